@@ -1,0 +1,42 @@
+"""Files that are whole or absent: written under a temporary name, flushed to the disk, renamed."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cdarts.errors import DiskError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` in one step. Raises `DiskError` and leaves what was there if it cannot."""
+    if path.exists() and not path.is_file():
+        raise DiskError(f"{path} is not a regular file; choose another name")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise DiskError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as readable JSON; raises `DiskError`."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename survive a power cut, where the system can open directories."""
+    with contextlib.suppress(PermissionError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,50 @@
+"""What a plan will cost on this machine: every kind of epoch is tried for a few steps on a task that is thrown away."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdarts.engine.task import Epoch, Task
+
+TRIED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds a step of each phase, and for the whole plan."""
+
+    seconds_per_step: dict[str, float]
+    seconds: float
+
+
+def forecast(task: Task) -> Forecast:
+    """Try each phase of the plan; the task is used up by it."""
+    plan = task.plan()
+    seconds_per_step = {}
+    for phase in dict.fromkeys(epoch.phase for epoch in plan):
+        index = next(i for i, epoch in enumerate(plan) if epoch.phase == phase)
+        seconds_per_step[phase] = _seconds_per_step(task, index, plan[index])
+    return Forecast(seconds_per_step, expected_seconds(plan, seconds_per_step))
+
+
+def expected_seconds(plan: Sequence[Epoch], seconds_per_step: dict[str, float]) -> float:
+    """The plan's duration from its steps."""
+    return sum(epoch.steps * seconds_per_step[epoch.phase] for epoch in plan)
+
+
+def _seconds_per_step(task: Task, index: int, epoch: Epoch) -> float:
+    """The median of a few steps, the first not counted: it pays for page faults and lazy imports."""
+    task.start_epoch(index, epoch)
+    durations = []
+    batches = task.batches(index)
+    for position in range(TRIED_STEPS + 1):
+        batch = next(batches, None)
+        if batch is None:
+            break
+        began = time.monotonic()
+        losses = task.step(position, *batch)
+        for loss in losses.values():
+            loss.item()
+        durations.append(time.monotonic() - began)
+    tried = sorted(durations[1:] or durations)
+    return tried[len(tried) // 2] if tried else 0.0

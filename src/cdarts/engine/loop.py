@@ -1,0 +1,71 @@
+"""The loop: walk a task's plan from where its run left off."""
+
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cdarts.engine.progress import PlanProgress
+from cdarts.engine.run_dir import RunDir
+from cdarts.engine.runtime import StopFlag
+from cdarts.engine.task import Losses, Task
+from cdarts.errors import NonFiniteError
+
+
+class Means:
+    """Means of losses over an epoch, kept on the device until they are read."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, losses: Losses) -> None:
+        for name, loss in losses.items():
+            value = loss.detach().double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Raises `NonFiniteError` naming the first loss that is not finite."""
+        values = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        for name, value in values.items():
+            if not torch.isfinite(torch.tensor(value)):
+                raise NonFiniteError(f"the epoch's mean of {name} is {value}; nothing of this epoch was saved")
+        return values
+
+
+def run(task: Task, run_dir: RunDir, progress: PlanProgress, stop: StopFlag) -> None:
+    """Train the task to the end of its plan; a checkpoint after every epoch.
+
+    Raises `Interrupted` between two steps if a signal asked for it.
+    """
+    plan = task.plan()
+    start = 0
+    stored = run_dir.load_checkpoint()
+    if stored is not None:
+        start, state = stored
+        task.load_state(state)
+    run_dir.status("running")
+    try:
+        for index in range(start, len(plan)):
+            began = time.monotonic()
+            task.start_epoch(index, plan[index])
+            progress.start_epoch(index)
+            means = Means()
+            for position, batch in enumerate(task.batches(index)):
+                losses = task.step(position, *batch)
+                means.add(losses)
+                progress.step(_first(losses) if progress.wants_loss() else None)
+                stop.check()
+            records = task.end_epoch(index, means.read())
+            for journal, line in records.items():
+                run_dir.append(journal, {"epoch": index, **line, "seconds": round(time.monotonic() - began, 3)})
+            run_dir.save_checkpoint(index + 1, task.state())
+            progress.end_epoch(records.get("metrics", {}))
+    finally:
+        progress.close()
+
+
+def _first(losses: Mapping[str, Tensor]) -> float:
+    return float(next(iter(losses.values())))

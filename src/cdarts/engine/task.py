@@ -1,0 +1,58 @@
+"""What the loop drives: a task with a plan that is data."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from cdarts.engine.checkpoint import State
+
+Losses = Mapping[str, Tensor]
+"""Scalar tensors by name; the loop averages them over an epoch and logs them."""
+
+Records = Mapping[str, Mapping[str, Any]]
+"""One line for each journal: ``{"metrics": {...}}`` is appended to ``metrics.jsonl``."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a plan."""
+
+    phase: str
+    steps: int
+    cycle: int | None = None
+    opens_cycle: bool = False
+
+
+class Task(ABC):
+    """Something that is trained epoch by epoch: a search, a retraining."""
+
+    @abstractmethod
+    def plan(self) -> list[Epoch]:
+        """All epochs, known before the first one starts."""
+
+    @abstractmethod
+    def start_epoch(self, index: int, epoch: Epoch) -> None:
+        """Prepare for ``plan()[index]``; everything that depends on time is derived from `index`."""
+
+    @abstractmethod
+    def batches(self, index: int) -> Iterator[tuple[Any, ...]]:
+        """The epoch's batches, a function of `index` alone."""
+
+    @abstractmethod
+    def step(self, position: int, *batch: Any) -> Losses:
+        """Train on the batch at `position` of the epoch."""
+
+    @abstractmethod
+    def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
+        """Close the epoch, given its mean losses; returns a line for each journal."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Everything that later steps depend on."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Take over a state, as `state` gave it."""

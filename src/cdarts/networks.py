@@ -1,0 +1,115 @@
+"""One network class. Its topology decides what it is: every operation on every edge makes the search network (S-Net), a genotype's
+operations make the evaluation network (E-Net).
+
+Weights bear the same names in every network of a space, ``cells.<i>.edges.<source>-<target>.<operation>...``, so that networks share weights
+through their state dictionaries by name.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cdarts.execution import EXECUTIONS, DropPath
+from cdarts.operations import Operation
+from cdarts.spaces import Space
+from cdarts.topology import CellTopology, Slot, Topology
+
+
+class Output(NamedTuple):
+    """What a network gives: class logits (B, classes), and the stage outputs that embedding modules read, first stage first."""
+
+    logits: Tensor
+    features: list[Tensor]
+
+
+class Cell(nn.Module):
+    """A searched cell: preprocessed inputs, a graph of operations, an output made of its nodes."""
+
+    def __init__(self, space: Space, topology: CellTopology, slot: Slot, affine: bool, execution: str) -> None:
+        super().__init__()
+        self.space = space
+        self.topology = topology
+        self.execute = EXECUTIONS[execution]
+        self.preprocess = nn.ModuleList(space.preprocess(port, slot.channels, affine) for port in slot.inputs)
+        self.edges = nn.ModuleDict()
+        for edge, names in topology.edges:
+            stride = slot.stride if edge.source < topology.num_inputs else 1
+            self.edges[str(edge)] = nn.ModuleDict(
+                {name: space.operation(name, slot.channels, stride, affine) for name in names}
+            )
+
+    def operations(self) -> list[list[Operation]]:
+        """The operations of each edge, in the order of the topology."""
+        return [[self.edges[str(edge)][name] for name in names] for edge, names in self.topology.edges]  # type: ignore[index,misc]
+
+    def forward(self, inputs: Sequence[Tensor], weights: Tensor | None, drop_path: DropPath | None) -> Tensor:
+        states = [preprocess(x) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
+        return self.space.output(self.execute(self.topology, self.operations(), states, weights, drop_path))
+
+
+class Network(nn.Module):
+    """Stem, skeleton of cells and fixed blocks, global average pooling, linear classifier."""
+
+    def __init__(
+        self,
+        space: Space,
+        topology: Topology,
+        *,
+        cells: int,
+        channels: int,
+        num_classes: int,
+        image_channels: int = 3,
+        affine: bool,
+        execution: str = "share",
+        stem: nn.Module | None = None,
+    ) -> None:
+        """`affine`: whether BatchNorm inside cells has weights; `stem`: a module to share instead of building one.
+
+        Raises `ConfigurationError` for sizes that the space cannot build.
+        """
+        super().__init__()
+        self.layout = space.layout(cells, channels)
+        self.channels_last = execution != "plain"
+        self.stem = space.stem(image_channels, channels) if stem is None else stem
+        for slot in self.layout:
+            group, index = slot.name.split(".")
+            if not hasattr(self, group):
+                self.add_module(group, nn.ModuleDict())
+            block = space.block(slot) if slot.kind is None else Cell(space, topology[slot.kind], slot, affine, execution)
+            self.get_submodule(group).add_module(index, block)
+        width = self.layout[-1].out_channels
+        self.tail = space.tail(width)
+        self.classifier = nn.Linear(width, num_classes)
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def feature_channels(self) -> list[int]:
+        """Channels of each tensor in `Output.features`."""
+        return [slot.out_channels for slot in self.layout if slot.closes_stage]
+
+    def forward(
+        self,
+        images: Float[Tensor, "B C H W"],
+        weights: Mapping[str, Float[Tensor, "edges operations"]] | None = None,
+        drop_path: DropPath | None = None,
+    ) -> Output:
+        """`weights`: for each kind of cell the mixing weights of its edges and operations; None for a discrete network."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        outputs: list[Tensor] = self.stem(images)
+        features = []
+        for slot in self.layout:
+            block = self.get_submodule(slot.name)
+            inputs = [outputs[port.source] for port in slot.inputs]
+            if slot.kind is None:
+                outputs.append(block(*inputs))
+            else:
+                outputs.append(block(inputs, None if weights is None else weights[slot.kind], drop_path))
+            if slot.closes_stage:
+                features.append(outputs[-1])
+        pooled = self.tail(outputs[-1]).mean(dim=(2, 3))
+        return Output(self.classifier(pooled), features)

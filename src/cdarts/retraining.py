@@ -1,0 +1,220 @@
+"""Retraining: the network of a genotype, trained from scratch as DARTS and CDARTS train it, as a task on the engine's loop."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cdarts.data import Augmentation, Batch, Batches, ImageData, evaluation_batches
+from cdarts.distillation import AuxiliaryPool, Embedding
+from cdarts.engine.checkpoint import State
+from cdarts.engine.descent import descend
+from cdarts.engine.optimizers import Sgd
+from cdarts.engine.task import Epoch, Losses, Records, Task
+from cdarts.errors import ConfigurationError
+from cdarts.execution import DropPath
+from cdarts.networks import Network
+from cdarts.randomness import generator, seeded
+from cdarts.settings import STRICT
+from cdarts.spaces import AnySpace, DartsSpace
+from cdarts.topology import Genotype
+
+EVALUATION_BATCH = 250
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """How a genotype is trained; the defaults are the recipe of the CDARTS authors' code for CIFAR."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    space: AnySpace = field(default_factory=DartsSpace)
+    cells: int = 20
+    channels: int = 36
+    """Channels of the first stage."""
+    epochs: int = 600
+    batch_size: int = 128
+    lr: float = 0.025
+    warmup_epochs: int = 0
+    """Epochs in which the learning rate rises linearly, (epoch + 1) / warmup_epochs, before its half cosine to zero."""
+    momentum: float = 0.9
+    weight_decay: float | None = None
+    """None: by the authors' size rule, 3e-4 below 3.5 M parameters, else 5e-4."""
+    clip_norm: float | None = 5.0
+    drop_path: float | None = None
+    """Probability in the last epoch, rising linearly from 0. None: by the size rule, 0.2 below 3.0 M parameters, else 0.3."""
+    auxiliary_weight: float = 0.4
+    """Weight of the auxiliary head's loss; the head stands after the second stage and is never part of the model. 0: no head."""
+    label_smoothing: float = 0.0
+    cutout: int = 16
+    """Side of the square cut out of each training image, at most half of the image's side; 0: none."""
+    evaluate_every: int = 1
+    """Epochs between evaluations on the test images; the last epoch is always evaluated. They select nothing."""
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for values that cannot work."""
+        if self.epochs < 1:
+            raise ConfigurationError(f"epochs {self.epochs}: must be at least 1")
+        if self.evaluate_every < 1:
+            raise ConfigurationError(f"evaluate_every {self.evaluate_every}: must be at least 1")
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise ConfigurationError(f"warmup_epochs {self.warmup_epochs}: must lie between 0 and epochs {self.epochs}")
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise ConfigurationError(f"drop_path {self.drop_path}: must be at least 0 and below 1")
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch: linear warm-up, else half a cosine over all epochs."""
+        if epoch < self.warmup_epochs:
+            return self.lr * (epoch + 1) / self.warmup_epochs
+        return Sgd(lr=self.lr, lr_end=0.0).lr_at(epoch / self.epochs)
+
+    def build(self, genotype: Genotype, data: ImageData, *, seed: int, device: torch.device, execution: str) -> "Retrain":
+        """The training as a task. Raises `ConfigurationError`, `GenotypeError`."""
+        self.check()
+        return Retrain(self, genotype, data, seed=seed, device=device, execution=execution)
+
+
+def size_rule(parameters: int) -> tuple[float, float]:
+    """(weight decay, drop-path) by the number of parameters, auxiliary head apart (CDARTS authors' retraining code)."""
+    return (3e-4 if parameters < 3_500_000 else 5e-4, 0.2 if parameters < 3_000_000 else 0.3)
+
+
+class Scores(NamedTuple):
+    """What an evaluation finds."""
+
+    accuracy: float
+    """Fraction correct, 0 to 1."""
+    loss: float
+    predictions: Tensor
+    """Predicted class of each image, (N,)."""
+
+
+@torch.no_grad()
+def evaluate(network: Network, batches: Iterator[Batch]) -> Scores:
+    """Accuracy and mean cross-entropy of a network over batches, in evaluation mode; the mode is restored."""
+    training = network.training
+    network.eval()
+    predictions, correct, loss, count = [], 0, 0.0, 0
+    for images, labels in batches:
+        logits = network(images).logits
+        predictions.append(logits.argmax(dim=1).cpu())
+        correct += int((logits.argmax(dim=1) == labels).sum())
+        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+        count += len(labels)
+    network.train(training)
+    return Scores(correct / count, loss / count, torch.cat(predictions))
+
+
+class Retrain(Task):
+    """One network, one optimizer, labels."""
+
+    def __init__(
+        self, config: Retraining, genotype: Genotype, data: ImageData, *, seed: int, device: torch.device, execution: str
+    ) -> None:
+        self.data = data
+        self.genotype = genotype
+        self.seed = seed
+        self.device = device
+        with seeded(seed, "retrain"):
+            self.network = Network(
+                config.space,
+                config.space.topology(genotype),
+                cells=config.cells,
+                channels=config.channels,
+                num_classes=data.num_classes,
+                image_channels=data.channels,
+                affine=True,
+                execution=execution,
+            ).to(device)
+            self.auxiliary = self._auxiliary_head(config).to(device) if config.auxiliary_weight else None
+        weight_decay, drop_path = size_rule(self.num_parameters())
+        self.config = replace(
+            config,
+            weight_decay=weight_decay if config.weight_decay is None else config.weight_decay,
+            drop_path=drop_path if config.drop_path is None else config.drop_path,
+        )
+        augmentation = replace(data.augmentation, cutout=min(config.cutout, data.side // 2))
+        self.train = Batches(
+            data.train, data, batch_size=config.batch_size, seed=seed, stream="retrain", augmentation=augmentation, device=device
+        )
+        parameters = dict(self.network.named_parameters(prefix="network"))
+        if self.auxiliary is not None:
+            parameters |= dict(self.auxiliary.named_parameters(prefix="auxiliary"))
+        sgd = Sgd(lr=config.lr, momentum=config.momentum, weight_decay=self.config.weight_decay or 0.0, clip_norm=config.clip_norm)
+        self.optimizer = sgd.build(parameters.items())
+        self.best_accuracy = 0.0
+        self.last_accuracy = 0.0
+
+    def _auxiliary_head(self, config: Retraining) -> Embedding:
+        channels = self.network.feature_channels
+        if len(channels) < 2:
+            raise ConfigurationError(
+                f"cells {config.cells}: the auxiliary head stands after the second stage, and this network has "
+                f"{len(channels)} reductions; use more cells or auxiliary_weight 0"
+            )
+        imagenet = isinstance(config.space, DartsSpace) and config.space.stem_name == "imagenet"
+        return Embedding(channels[1], self.data.num_classes, pool=AuxiliaryPool(), affine=True, last_batchnorm=not imagenet)
+
+    def num_parameters(self) -> int:
+        """Of the network, without the auxiliary head."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def plan(self) -> list[Epoch]:
+        return [Epoch("train", len(self.train))] * self.config.epochs
+
+    def start_epoch(self, index: int, epoch: Epoch) -> None:
+        self.epoch = index
+        self.optimizer.set_lr(self.config.lr_at(index))
+        self.drop_path = (self.config.drop_path or 0.0) * index / self.config.epochs
+
+    def batches(self, index: int) -> Iterator[tuple[Batch, ...]]:
+        return zip(self.train(index))
+
+    def step(self, position: int, *batch: Batch) -> Losses:
+        ((images, labels),) = batch
+        drop_path = None
+        if self.drop_path:
+            draw = generator(self.seed, "drop_path", self.epoch, position, device=self.device)
+            drop_path = DropPath(self.drop_path, draw)
+        output = self.network(images, drop_path=drop_path)
+        losses = {"loss": F.cross_entropy(output.logits, labels, label_smoothing=self.config.label_smoothing)}
+        total = losses["loss"]
+        if self.auxiliary is not None:
+            logits = self.auxiliary(output.features[1])
+            losses["auxiliary_loss"] = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+            total = total + self.config.auxiliary_weight * losses["auxiliary_loss"]
+        descend(total, self.optimizer)
+        return {**losses, "accuracy": (output.logits.detach().argmax(dim=1) == labels).double().mean()}
+
+    def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
+        metrics = {"phase": "train", "lr": self.config.lr_at(index), **losses}
+        if (index + 1) % self.config.evaluate_every == 0 or index + 1 == self.config.epochs:
+            scores = self.test()
+            metrics |= {"test_accuracy": scores.accuracy, "test_loss": scores.loss}
+            self.last_accuracy = scores.accuracy
+            self.best_accuracy = max(self.best_accuracy, scores.accuracy)
+        return {"metrics": metrics}
+
+    def test(self) -> Scores:
+        """On the test images, as they are."""
+        return evaluate(self.network, evaluation_batches(self.data.test, self.data, EVALUATION_BATCH, self.device))
+
+    def state(self) -> State:
+        return {
+            "modules": {name: module.state_dict() for name, module in self._modules().items()},
+            "optimizer": self.optimizer.state(),
+            "best_accuracy": self.best_accuracy,
+            "last_accuracy": self.last_accuracy,
+        }
+
+    def load_state(self, state: State) -> None:
+        for name, module in self._modules().items():
+            module.load_state_dict(state["modules"][name])
+        self.optimizer.load_state(state["optimizer"])
+        self.best_accuracy, self.last_accuracy = state["best_accuracy"], state["last_accuracy"]
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network} | ({} if self.auxiliary is None else {"auxiliary": self.auxiliary})

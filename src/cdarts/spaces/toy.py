@@ -1,0 +1,58 @@
+"""A small space for tests and first experiments: one input, two nodes, three edges, three operations, one stem convolution."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cdarts.settings import STRICT
+from cdarts.spaces.base import Space, Strengths, check_every_edge, derive_every_edge
+from cdarts.topology import Choice, Genotype, Port, Slot
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+@dataclass(frozen=True, kw_only=True)
+class ToySpace(Space):
+    """All edges kept, ``none`` allowed; the middle cell halves the side, and a skip there is a factorised reduction."""
+
+    operations: ClassVar[tuple[str, ...]] = ("none", "skip_connect", "nor_conv_3x3")
+    num_inputs: ClassVar[int] = 1
+    num_nodes: ClassVar[int] = 2
+    kinds: ClassVar[tuple[str, ...]] = ("cell",)
+    __pydantic_config__: ClassVar = STRICT
+
+    name: Literal["toy"] = "toy"
+
+    def check_cell(self, kind: str, choices: tuple[Choice, ...]) -> None:
+        check_every_edge(self, kind, choices)
+
+    def derive(self, strengths: Strengths) -> Genotype:
+        return derive_every_edge(self, strengths)
+
+    def stem_channels(self, channels: int) -> tuple[int, ...]:
+        return (channels,)
+
+    def layout(self, cells: int, channels: int) -> list[Slot]:
+        self.check_size(cells, channels)
+        slots = []
+        previous, stage = channels, 0
+        for index in range(cells):
+            reduces = index == cells // 2
+            channels = 2 * channels if reduces else channels
+            stride = 2 if reduces else 1
+            port = Port(index, previous, False)
+            slots.append(Slot(f"cells.{index}", "cell", stage, (port,), channels, channels, stride, closes_stage=reduces))
+            previous, stage = channels, stage + reduces
+        return slots
+
+    def stem(self, image_channels: int, channels: int) -> "nn.Module":
+        from cdarts.operations import STEMS
+
+        return STEMS["cifar"](image_channels, self.stem_channels(channels))
+
+    def preprocess(self, port: Port, channels: int, affine: bool) -> "nn.Module":
+        from cdarts.operations import ReluConvBatchNorm
+
+        return ReluConvBatchNorm(port.channels, channels, 1, 1, affine)
+
+    def output(self, nodes: "list[Tensor]") -> "Tensor":
+        return nodes[-1]
