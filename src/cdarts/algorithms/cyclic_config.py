@@ -6,6 +6,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from tyro.conf import Suppress
+
 from cdarts.engine.optimizers import Adam, Sgd
 from cdarts.errors import ConfigurationError
 from cdarts.settings import STRICT
@@ -26,7 +28,7 @@ class CyclicConfig:
 
     __pydantic_config__: ClassVar = STRICT
 
-    name: Literal["cdarts"] = "cdarts"
+    name: Suppress[Literal["cdarts"]] = "cdarts"
     space: AnySpace = field(default_factory=DartsSpace)
 
     # networks

@@ -118,15 +118,16 @@ def _entries(path: Path) -> list[Path]:
     return sorted(visible, key=lambda entry: entry.name)
 
 
-def _images_in(path: Path) -> list[Path]:
+def find_images(path: Path) -> list[Path]:
+    """The image files directly in a folder, sorted by name. Raises `DataError` if it cannot be listed."""
     return [entry for entry in _entries(path) if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
 
 
 def _scan(path: Path) -> dict[str, list[Path]]:
     """Class name -> its image files, both sorted."""
-    classes = {entry.name: _images_in(entry) for entry in _entries(path) if entry.is_dir()}
+    classes = {entry.name: find_images(entry) for entry in _entries(path) if entry.is_dir()}
     if not classes:
-        loose = len(_images_in(path))
+        loose = len(find_images(path))
         found = f"{loose} images but no class folders" if loose else "no class folders"
         raise DataError(
             f"{path}: {found}; put the images of each class into a folder of its own, e.g. {path}/cat/1.jpg"

@@ -1,8 +1,11 @@
 """What a plan will cost on this machine: every kind of epoch is tried for a few steps on a task that is thrown away."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from cdarts.engine.task import Epoch, Task
 
@@ -48,3 +51,15 @@ def _seconds_per_step(task: Task, index: int, epoch: Epoch) -> float:
         durations.append(time.monotonic() - began)
     tried = sorted(durations[1:] or durations)
     return tried[len(tried) // 2] if tried else 0.0
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory this process has held so far, in bytes: on the GPU if that is the device, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

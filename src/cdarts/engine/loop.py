@@ -68,4 +68,4 @@ def run(task: Task, run_dir: RunDir, progress: PlanProgress, stop: StopFlag) -> 
 
 
 def _first(losses: Mapping[str, Tensor]) -> float:
-    return float(next(iter(losses.values())))
+    return next(iter(losses.values())).item()

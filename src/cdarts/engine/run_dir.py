@@ -1,6 +1,5 @@
 """A run is a directory: its settings, its journals, its checkpoints, its status. Every file in it is whole or absent."""
 
-import contextlib
 import json
 import os
 import platform
@@ -33,21 +32,25 @@ class RunDir:
         if not (path / "config.json").is_file():
             raise ConfigurationError(f"{path} is not a run directory: it has no config.json")
         self._lock: IO[str] | None = self._acquire()
-        self._started = time.monotonic()
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any]) -> "RunDir":
         """Make a new run. Raises `ConfigurationError` if `path` exists already and is not an empty directory."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigurationError(
-                f"{path} exists already. Go on with it: cdarts resume {path}    or begin another: --out with a new name"
-            )
+        cls.check_free(path)
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DiskError(f"cannot create {path}: {error.strerror or error}") from error
         write_json(path / "config.json", config)
         return cls(path)
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise `ConfigurationError` if `path` exists already and is not an empty directory."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigurationError(
+                f"{path} exists already. Go on with it: cdarts resume {path}    or begin another: --out with a new name"
+            )
 
     def _acquire(self) -> IO[str] | None:
         if fcntl is None:
@@ -109,6 +112,15 @@ class RunDir:
         if state != "done":
             value["resume"] = f"cdarts resume {self.path}"
         write_json(self.path / "status.json", value)
+
+    def done(self) -> bool:
+        """Whether the run has ended well."""
+        path = self.path / "status.json"
+        return path.is_file() and read_json(path).get("state") == "done"
+
+    def seconds(self) -> float:
+        """Time spent on the run's epochs, over all its resumptions."""
+        return round(sum(line["seconds"] for line in self.journal("metrics")), 1)
 
     # -- journals ----------------------------------------------------------------------------------------------------------------
 
@@ -189,10 +201,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigurationError(f"{path}: must hold a JSON object")
     return value
-
-
-def is_done(path: Path) -> bool:
-    """Whether the run in `path` has ended well."""
-    with contextlib.suppress(ConfigurationError):
-        return read_json(path / "status.json").get("state") == "done"
-    return False

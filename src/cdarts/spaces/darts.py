@@ -6,6 +6,8 @@ The operations stand in the order of the CDARTS authors' code, with ``none`` las
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from tyro.conf import Suppress
+
 from cdarts.errors import GenotypeError
 from cdarts.settings import STRICT
 from cdarts.spaces.base import Space, Strengths, strongest
@@ -39,7 +41,7 @@ class DartsSpace(Space):
     kinds: ClassVar[tuple[str, ...]] = ("normal", "reduce")
     __pydantic_config__: ClassVar = STRICT
 
-    name: Literal["darts"] = "darts"
+    name: Suppress[Literal["darts"]] = "darts"
     pool_batchnorm: bool = False
     """BatchNorm without weights after every pool, as in DARTS's search network; the CDARTS authors' pools have none."""
     stem_name: Literal["cifar", "half", "imagenet"] = "cifar"

@@ -7,6 +7,8 @@ Three stages of cells with residual reduction blocks between them, and a final B
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from tyro.conf import Suppress
+
 from cdarts.settings import STRICT
 from cdarts.spaces.base import Space, Strengths, check_every_edge, derive_every_edge
 from cdarts.topology import Choice, Genotype, Port, Slot
@@ -27,7 +29,7 @@ class NasBench201Space(Space):
     kinds: ClassVar[tuple[str, ...]] = ("cell",)
     __pydantic_config__: ClassVar = STRICT
 
-    name: Literal["nasbench201"] = "nasbench201"
+    name: Suppress[Literal["nasbench201"]] = "nasbench201"
 
     def check_cell(self, kind: str, choices: tuple[Choice, ...]) -> None:
         check_every_edge(self, kind, choices)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from tyro.conf import Suppress
+
 from cdarts.settings import STRICT
 from cdarts.spaces.base import Space, Strengths, check_every_edge, derive_every_edge
 from cdarts.topology import Choice, Genotype, Port, Slot
@@ -20,7 +22,7 @@ class ToySpace(Space):
     kinds: ClassVar[tuple[str, ...]] = ("cell",)
     __pydantic_config__: ClassVar = STRICT
 
-    name: Literal["toy"] = "toy"
+    name: Suppress[Literal["toy"]] = "toy"
 
     def check_cell(self, kind: str, choices: tuple[Choice, ...]) -> None:
         check_every_edge(self, kind, choices)

@@ -1,14 +1,14 @@
 """Retraining: the network of a genotype, trained from scratch as DARTS and CDARTS train it, as a task on the engine's loop."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cdarts.data import Augmentation, Batch, Batches, ImageData, evaluation_batches
+from cdarts.data import Batch, Batches, ImageData, evaluation_batches
 from cdarts.distillation import AuxiliaryPool, Embedding
 from cdarts.engine.checkpoint import State
 from cdarts.engine.descent import descend
@@ -18,68 +18,11 @@ from cdarts.errors import ConfigurationError
 from cdarts.execution import DropPath
 from cdarts.networks import Network
 from cdarts.randomness import generator, seeded
-from cdarts.settings import STRICT
-from cdarts.spaces import AnySpace, DartsSpace
+from cdarts.retraining.config import Retraining, size_rule
+from cdarts.spaces import DartsSpace
 from cdarts.topology import Genotype
 
 EVALUATION_BATCH = 250
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retraining:
-    """How a genotype is trained; the defaults are the recipe of the CDARTS authors' code for CIFAR."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    space: AnySpace = field(default_factory=DartsSpace)
-    cells: int = 20
-    channels: int = 36
-    """Channels of the first stage."""
-    epochs: int = 600
-    batch_size: int = 128
-    lr: float = 0.025
-    warmup_epochs: int = 0
-    """Epochs in which the learning rate rises linearly, (epoch + 1) / warmup_epochs, before its half cosine to zero."""
-    momentum: float = 0.9
-    weight_decay: float | None = None
-    """None: by the authors' size rule, 3e-4 below 3.5 M parameters, else 5e-4."""
-    clip_norm: float | None = 5.0
-    drop_path: float | None = None
-    """Probability in the last epoch, rising linearly from 0. None: by the size rule, 0.2 below 3.0 M parameters, else 0.3."""
-    auxiliary_weight: float = 0.4
-    """Weight of the auxiliary head's loss; the head stands after the second stage and is never part of the model. 0: no head."""
-    label_smoothing: float = 0.0
-    cutout: int = 16
-    """Side of the square cut out of each training image, at most half of the image's side; 0: none."""
-    evaluate_every: int = 1
-    """Epochs between evaluations on the test images; the last epoch is always evaluated. They select nothing."""
-
-    def check(self) -> None:
-        """Raise `ConfigurationError` for values that cannot work."""
-        if self.epochs < 1:
-            raise ConfigurationError(f"epochs {self.epochs}: must be at least 1")
-        if self.evaluate_every < 1:
-            raise ConfigurationError(f"evaluate_every {self.evaluate_every}: must be at least 1")
-        if not 0 <= self.warmup_epochs <= self.epochs:
-            raise ConfigurationError(f"warmup_epochs {self.warmup_epochs}: must lie between 0 and epochs {self.epochs}")
-        if self.drop_path is not None and not 0 <= self.drop_path < 1:
-            raise ConfigurationError(f"drop_path {self.drop_path}: must be at least 0 and below 1")
-
-    def lr_at(self, epoch: int) -> float:
-        """The learning rate of an epoch: linear warm-up, else half a cosine over all epochs."""
-        if epoch < self.warmup_epochs:
-            return self.lr * (epoch + 1) / self.warmup_epochs
-        return Sgd(lr=self.lr, lr_end=0.0).lr_at(epoch / self.epochs)
-
-    def build(self, genotype: Genotype, data: ImageData, *, seed: int, device: torch.device, execution: str) -> "Retrain":
-        """The training as a task. Raises `ConfigurationError`, `GenotypeError`."""
-        self.check()
-        return Retrain(self, genotype, data, seed=seed, device=device, execution=execution)
-
-
-def size_rule(parameters: int) -> tuple[float, float]:
-    """(weight decay, drop-path) by the number of parameters, auxiliary head apart (CDARTS authors' retraining code)."""
-    return (3e-4 if parameters < 3_500_000 else 5e-4, 0.2 if parameters < 3_000_000 else 0.3)
 
 
 class Scores(NamedTuple):
@@ -108,7 +51,7 @@ def evaluate(network: Network, batches: Iterator[Batch]) -> Scores:
     return Scores(correct / count, loss / count, torch.cat(predictions))
 
 
-class Retrain(Task):
+class RetrainTask(Task):
     """One network, one optimizer, labels."""
 
     def __init__(

@@ -1,0 +1,138 @@
+"""The whole way, from images to a trained model: search, retrain, evaluate, sized to a time budget."""
+
+import re
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cdarts.algorithms import CyclicConfig
+from cdarts.commands.common import Setup, announce, config_of, default_out, describe, session
+from cdarts.commands.retrain import Retrain, retrain
+from cdarts.commands.search import Search, plan_lines, search, write_genotype
+from cdarts.errors import ConfigurationError
+from cdarts.retraining import Retraining
+from cdarts.settings import STRICT, from_json, to_json
+
+if TYPE_CHECKING:
+    from cdarts.data import ImageData
+    from cdarts.engine.run_dir import RunDir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Setup):
+    """Search a network for your images, train it, test it; one directory holds everything."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    budget: str = "4m"
+    """Time for everything, e.g. 90s, 25m, 2h; networks and epochs are sized to it."""
+    out: Path | None = None
+    """The run directory, new or empty; default: runs/<data>-<time>."""
+
+    def run(self) -> int:
+        began = time.monotonic()
+        announce("run", f"data {self.data}", f"budget {self.budget}", f"seed {self.seed}")
+        budget_seconds = parse_duration(self.budget)
+        from cdarts.engine.run_dir import RunDir
+
+        data = self.load_data()
+        print(describe(data), flush=True)
+        device, threads = self.machine()
+        settings = replace(self, out=self.out or default_out(data.name, f"seed{self.seed}"), threads=threads)
+        assert settings.out is not None
+        RunDir.check_free(settings.out)
+        print("plan    trying sizes on this machine ...", flush=True)
+        from cdarts.budget import Machine, plan_run
+
+        plan = plan_run(data, budget_seconds, Machine(self.seed, device, self.execution))
+        config = config_of("run", settings) | {
+            "search": to_json(plan.search),
+            "retraining": to_json(plan.retraining),
+            "forecast": {
+                "search_seconds": round(plan.search_seconds, 1),
+                "retraining_seconds": round(plan.retraining_seconds, 1),
+                "planning_seconds": round(time.monotonic() - began, 1),
+            },
+        }
+        return settings.execute(RunDir.create(settings.out, config), data)
+
+    def resume(self, path: Path) -> int:
+        from cdarts.engine.run_dir import RunDir
+
+        return self.execute(RunDir(path), self.load_data())
+
+    def execute(self, run_dir: "RunDir", data: "ImageData") -> int:
+        """Walk the way from wherever it stopped: the search, the retraining, the summary."""
+        from cdarts.engine.run_dir import read_json
+
+        config = run_dir.config()
+        forecast = config["forecast"]
+        setup = {field.name: getattr(self, field.name) for field in fields(Setup)}
+        search_path, retrain_path = run_dir.path / "search", run_dir.path / "retrain"
+        with session(run_dir):
+            searching = Search(**setup, algorithm=from_json(CyclicConfig, config["search"], "config.json, search"), out=search_path)
+            genotype = search(open_or_create(search_path, config_of("search", searching)), searching, data)
+            write_genotype(run_dir, genotype)
+
+            training = from_json(Retraining, config["retraining"], "config.json, retraining")
+            retraining = Retrain(**setup, genotype=str(search_path), training=training, out=retrain_path)
+            retrain_config = config_of("retrain", retraining) | {"genotype": genotype.to_json()}
+            trained = retrain(open_or_create(retrain_path, retrain_config), retraining, data)
+
+            searched = read_json(search_path / "summary.json")
+            took = searched["seconds"] + trained["seconds"] + forecast["planning_seconds"]
+            expected = sum(forecast.values())
+            summary = {
+                **trained,
+                "search_seconds": searched["seconds"],
+                "retraining_seconds": trained["seconds"],
+                "seconds": round(took, 1),
+                "forecast": {**forecast, "error": round(took / expected - 1, 3)},
+                "genotype": genotype.to_json(),
+            }
+            run_dir.write_json("summary.json", summary)
+        print_summary(run_dir.path, summary)
+        return 0
+
+
+def open_or_create(path: Path, config: dict[str, Any]) -> "RunDir":
+    """A stage's run directory: the one that an interrupted run left, or a new one."""
+    from cdarts.engine.run_dir import RunDir
+
+    return RunDir(path) if (path / "config.json").is_file() else RunDir.create(path, config)
+
+
+def parse_duration(text: str) -> float:
+    """``90s``, ``25m`` or ``1.5h`` in seconds. Raises `ConfigurationError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if match is None:
+        raise ConfigurationError(f"--budget {text}: write a number and s, m or h, e.g. 90s, 25m, 1.5h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def print_summary(path: Path, summary: dict[str, Any]) -> None:
+    """The result as a table, where everything lies, and what can be done next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from cdarts.engine.progress import clock
+
+    forecast = summary["forecast"]
+    table = Table(title=f"{summary['data']}, seed {summary['seed']}", show_header=False)
+    for name, value in (
+        ("test accuracy, last epoch", f"{summary['test_accuracy']:.4f}"),
+        ("best epoch (chosen on test images)", f"{summary['best_epoch_test_accuracy']:.4f}"),
+        ("parameters", f"{summary['parameters']:,}"),
+        ("multiply-adds", f"{summary['macs'] / 1e6:,.1f} M"),
+        ("search", f"{clock(summary['search_seconds'])} (forecast {clock(forecast['search_seconds'])})"),
+        ("retraining", f"{clock(summary['retraining_seconds'])} (forecast {clock(forecast['retraining_seconds'])})"),
+        ("everything", f"{clock(summary['seconds'])} (forecast off by {forecast['error']:+.0%})"),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+    print(f"run     {path}: summary.json, genotype.json, cell.svg, retrain/model.safetensors")
+    print(f"next    cdarts predict {path} IMAGE...    cdarts evaluate {path}    cdarts show genotype {path}")
+
+
+COMMAND = Run

@@ -1,0 +1,83 @@
+"""How a genotype is trained: plain data, without torch."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from cdarts.engine.optimizers import Sgd
+from cdarts.errors import ConfigurationError
+from cdarts.settings import STRICT
+from cdarts.spaces import SPACES, AnySpace, DartsSpace
+from cdarts.topology import Genotype
+
+if TYPE_CHECKING:
+    import torch
+
+    from cdarts.data import ImageData
+    from cdarts.retraining.task import RetrainTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """How a genotype is trained; the defaults are the recipe of the CDARTS authors' code for CIFAR."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    space: AnySpace = field(default_factory=DartsSpace)
+    cells: int = 20
+    channels: int = 36
+    """Channels of the first stage."""
+    epochs: int = 600
+    batch_size: int = 128
+    lr: float = 0.025
+    warmup_epochs: int = 0
+    """Epochs in which the learning rate rises linearly, (epoch + 1) / warmup_epochs, before its half cosine to zero."""
+    momentum: float = 0.9
+    weight_decay: float | None = None
+    """None: by the authors' size rule, 3e-4 below 3.5 M parameters, else 5e-4."""
+    clip_norm: float | None = 5.0
+    drop_path: float | None = None
+    """Probability in the last epoch, rising linearly from 0. None: by the size rule, 0.2 below 3.0 M parameters, else 0.3."""
+    auxiliary_weight: float = 0.4
+    """Weight of the auxiliary head's loss; the head stands after the second stage and is never part of the model. 0: no head."""
+    label_smoothing: float = 0.0
+    cutout: int = 16
+    """Side of the square cut out of each training image, at most half of the image's side; 0: none."""
+    evaluate_every: int = 1
+    """Epochs between evaluations on the test images; the last epoch is always evaluated. They select nothing."""
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for values that cannot work."""
+        if self.epochs < 1:
+            raise ConfigurationError(f"epochs {self.epochs}: must be at least 1")
+        if self.evaluate_every < 1:
+            raise ConfigurationError(f"evaluate_every {self.evaluate_every}: must be at least 1")
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise ConfigurationError(f"warmup_epochs {self.warmup_epochs}: must lie between 0 and epochs {self.epochs}")
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise ConfigurationError(f"drop_path {self.drop_path}: must be at least 0 and below 1")
+
+    def for_genotype(self, genotype: Genotype) -> "Retraining":
+        """The same in the genotype's space, where that is another one than the settings name."""
+        if genotype.space == self.space.name:
+            return self
+        if genotype.space not in SPACES:
+            raise ConfigurationError(f"the genotype's space {genotype.space!r} is unknown; there are {', '.join(SPACES)}")
+        return replace(self, space=SPACES[genotype.space]())
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch: linear warm-up, else half a cosine over all epochs."""
+        if epoch < self.warmup_epochs:
+            return self.lr * (epoch + 1) / self.warmup_epochs
+        return Sgd(lr=self.lr, lr_end=0.0).lr_at(epoch / self.epochs)
+
+    def build(self, genotype: Genotype, data: "ImageData", *, seed: int, device: "torch.device", execution: str) -> "RetrainTask":
+        """The training as a task. Raises `ConfigurationError`, `GenotypeError`."""
+        from cdarts.retraining.task import RetrainTask
+
+        self.check()
+        return RetrainTask(self, genotype, data, seed=seed, device=device, execution=execution)
+
+
+def size_rule(parameters: int) -> tuple[float, float]:
+    """(weight decay, drop-path) by the number of parameters, auxiliary head apart (CDARTS authors' retraining code)."""
+    return (3e-4 if parameters < 3_500_000 else 5e-4, 0.2 if parameters < 3_000_000 else 0.3)
