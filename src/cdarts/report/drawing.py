@@ -1,4 +1,4 @@
-"""A genotype's cells as one self-contained SVG: nothing in it is fetched from elsewhere, and its bytes are always the same.
+"""A genotype's cells as one self-contained SVG: it fetches nothing from elsewhere, and its bytes are always the same.
 
 The layout is the layered one of Sugiyama, Tagawa and Toda (1981). A state stands in the column that its longest path
 gives it, and between any two such columns lies one of labels. An edge passes every column on its way at a place of its
@@ -67,25 +67,27 @@ def operation_family(operation: str) -> Family:
 
 # -- sizes, in pixels --------------------------------------------------------------------------------------------------
 
-LABEL_HEIGHT = 20
+LABEL_HEIGHT = 20.0
 CHARACTER = 7.3
 """Width of one character of a label, as wide as common sans-serif fonts have it at 12 pixels."""
-RADIUS = 16
-INPUT = (58, 30)
-OUTPUT = (66, 46)
-THREAD = 4
+RADIUS = 16.0
+INPUT = (58.0, 30.0)
+OUTPUT = (66.0, 46.0)
+THREAD = 4.0
 """Height that an edge takes where it only passes."""
-SPACING = 10
+SPACING = 10.0
 """Smallest space between two things of one column; between two states it is `STATE_SPACING`."""
-STATE_SPACING = 26
+STATE_SPACING = 26.0
 NARROWEST_GAP, WIDEST_GAP = 26.0, 78.0
 ARROW = 8.0
-MARGIN = 24
-CELL_SPACING = 48
-HEADING = 36
+MARGIN = 24.0
+CELL_SPACING = 48.0
+HEADING = 36.0
 
 ORDER_SWEEPS = 16
 HEIGHT_SWEEPS = 300
+STILL = 0.05
+"""The sweeps end when nothing moves by more than this."""
 STATE_PULL, LABEL_PULL, THREAD_PULL = 1.0, 30.0, 0.5
 """How much it matters that a piece of an edge is level: at a state, elsewhere, on the way into the concatenation."""
 
@@ -124,8 +126,9 @@ class Layout:
     """One cell, placed; all coordinates are centres, from the cell's own upper left corner."""
 
     num_inputs: int
-    output: int | None
-    """Number of the state that stands for the concatenation."""
+    output: int
+    """The state that the cell puts out: one more than its nodes for their concatenation, else the last node."""
+    concatenates: bool
     columns: list[list[Spot]]
     arcs: list[Arc]
     width: float = 0.0
@@ -140,22 +143,21 @@ def lay_out(choices: Sequence[Choice], concatenates: bool) -> Layout:
     num_inputs, last = targets[0], targets[-1]
     if last >= MAX_STATES:
         raise GenotypeError(f"state {last}: a cell of more than {MAX_STATES} states cannot be drawn")
-    output = last + 1 if concatenates else None
     ranks = longest_paths(choices, last + 1)
-    if output is not None:
+    if concatenates:
         ranks.append(1 + max(ranks))
-    layout = Layout(num_inputs, output, [[] for _ in range(2 * max(ranks) + 1)], [])
+    layout = Layout(num_inputs, len(ranks) - 1, concatenates, [[] for _ in range(2 * max(ranks) + 1)], [])
     spots = []
     for state, rank in enumerate(ranks):
-        width, height = INPUT if state < num_inputs else OUTPUT if state == output else (2.0 * RADIUS, 2.0 * RADIUS)
+        width, height = INPUT if state < num_inputs else OUTPUT if state == layout.output else (2 * RADIUS, 2 * RADIUS)
         spots.append(Spot(2 * rank, width, height, state=state))
         layout.columns[2 * rank].append(spots[-1])
     # short edges have one column for their label, so they come first; a long one then takes the emptiest
     for choice in sorted(choices, key=lambda choice: (ranks[choice.edge.target] - ranks[choice.edge.source], choice)):
         _thread(layout, spots[choice.edge.source], spots[choice.edge.target], choice)
-    if output is not None:
+    if concatenates:
         for node in range(num_inputs, last + 1):
-            _thread(layout, spots[node], spots[output], None)
+            _thread(layout, spots[node], spots[layout.output], None)
     _order(layout)
     _place(layout)
     return layout
@@ -279,15 +281,20 @@ def _crossings(columns: Sequence[Sequence[Spot]]) -> int:
 
 def _place(layout: Layout) -> None:
     """Heights first: every spot as level with its neighbours as the others of its column allow. Then the columns."""
-    for column in layout.columns:
-        heights = _spread([(0.0, 1.0)] * len(column), _separations(column))
+    separated = [(column, _separations(column)) for column in layout.columns]
+    for column, gaps in separated:
+        heights = _spread([(0.0, 1.0)] * len(column), gaps)
         middle = sum(heights) / len(heights)
         for spot, y in zip(column, heights, strict=True):
             spot.y = y - middle
     for sweep in range(HEIGHT_SWEEPS):
-        for column in layout.columns if sweep % 2 else reversed(layout.columns):
-            for spot, y in zip(column, _spread([_desired(spot) for spot in column], _separations(column)), strict=True):
+        farthest = 0.0
+        for column, gaps in separated if sweep % 2 else reversed(separated):
+            for spot, y in zip(column, _spread([_desired(spot) for spot in column], gaps), strict=True):
+                farthest = max(farthest, abs(y - spot.y))
                 spot.y = y
+        if farthest < STILL:
+            break
     top = min(spot.y - spot.height / 2 for column in layout.columns for spot in column)
     layout.height = max(spot.y + spot.height / 2 for column in layout.columns for spot in column) - top
     right = 0.0
@@ -379,7 +386,7 @@ def draw_genotype(genotype: Genotype, *, title: str = "") -> str:
     body = [f'<rect class="ground" width="{_number(width)}" height="{_number(height)}" rx="8"/>']
     if title:
         shown = _shortened(title, int((width - 2 * MARGIN) / _CHARACTERS_OF_TITLE))
-        body.append(f'<text class="title" x="{MARGIN}" y="{MARGIN + 14}">{_text(shown)}</text>')
+        body.append(f'<text class="title" x="{_number(MARGIN)}" y="{_number(MARGIN + 14)}">{_text(shown)}</text>')
     left = (width - cells_width) / 2
     for kind, layout in layouts.items():
         top = cells_top + HEADING + (cells_height - layout.height) / 2
@@ -409,15 +416,15 @@ def description(genotype: Genotype) -> str:
     """The drawing in words: every cell with its edges."""
     parts = []
     for kind, choices in genotype.cells.items():
-        layout = lay_out(choices, genotype.space in CONCATENATING)
-        edges = "; ".join(_edge_in_words(choice, layout) for choice in choices)
-        end = "the output concatenates all nodes" if layout.output is not None else "the last node is the output"
+        num_inputs = min(choice.edge.target for choice in choices)
+        edges = "; ".join(_edge_in_words(choice, num_inputs) for choice in choices)
+        end = "the output concatenates all nodes" if genotype.space in CONCATENATING else "the last node is the output"
         parts.append(f"{_cell_name(kind).capitalize()}: {edges}; {end}.")
     return " ".join(parts)
 
 
-def _edge_in_words(choice: Choice, layout: Layout) -> str:
-    source, target = (_plain_name(state, layout) for state in (choice.edge.source, choice.edge.target))
+def _edge_in_words(choice: Choice, num_inputs: int) -> str:
+    source, target = (_plain_name(state, num_inputs) for state in (choice.edge.source, choice.edge.target))
     return f"{source} to {target} by {operation_label(choice.operation)}"
 
 
@@ -425,10 +432,10 @@ def _cell_name(kind: str) -> str:
     return CELL_NAMES.get(kind, f"{kind} cell")
 
 
-def _plain_name(state: int, layout: Layout) -> str:
-    if state >= layout.num_inputs:
+def _plain_name(state: int, num_inputs: int) -> str:
+    if state >= num_inputs:
         return f"node {state}"
-    return "the input" if layout.num_inputs == 1 else f"c_{{k-{layout.num_inputs - state}}}"
+    return "the input" if num_inputs == 1 else f"c_{{k-{num_inputs - state}}}"
 
 
 def _cell(layout: Layout) -> Iterator[str]:
@@ -436,9 +443,8 @@ def _cell(layout: Layout) -> Iterator[str]:
     entries = {spot: _ports(spot) for column in layout.columns for spot in column if spot.state is not None}
     for arc in layout.arcs:
         yield from _arc(arc, layout, entries)
-    last = max(spot.state for spot in entries if spot.state is not None)
     for spot in entries:
-        yield from _state(spot, layout, is_last=spot.state == last)
+        yield _state(spot, layout)
     for arc in layout.arcs:
         for spot in arc.spots:
             if spot.choice is not None:
@@ -449,7 +455,7 @@ def _ports(state: Spot) -> dict[Spot, tuple[Point, Point]]:
     """Where each incoming edge meets a state: by the spot it comes from, the point and the direction it arrives in."""
     sources = sorted(state.before, key=lambda spot: spot.y)
     steps = max(len(sources) - 1, 1)
-    if state.height > 2 * RADIUS:  # the box of the concatenation: one below the other
+    if state.height > 2 * RADIUS:  # the output's box: one below the other
         half = state.height / 2 - 8
         heights = _fan([spot.y - state.y for spot in sources], min(10.0, 2 * half / steps), half)
         x = state.x - state.width / 2
@@ -521,7 +527,7 @@ def _head(tip: Point, direction: Point) -> str:
 def _label(spot: Spot, choice: Choice) -> Iterator[str]:
     whole = f"{choice.edge.source} to {choice.edge.target}: {choice.operation}"
     yield f'<g class="label {_css(operation_family(choice.operation))}"><title>{_text(whole)}</title>'
-    yield f'<rect class="halo" {_box(spot, 6)}/>'
+    yield f'<rect class="halo" {_box(spot, 6.0)}/>'
     label = _text(_shortened(operation_label(choice.operation)))
     yield f'<text x="{_number(spot.x)}" y="{_number(spot.y + 4.2)}">{label}</text></g>'
 
@@ -532,24 +538,21 @@ def _box(spot: Spot, corner: float) -> str:
     return f'x="{_number(x)}" y="{_number(y)}" width="{_number(width)}" height="{_number(height)}" {corners}'
 
 
-def _state(spot: Spot, layout: Layout, *, is_last: bool) -> Iterator[str]:
-    state = spot.state
+def _state(spot: Spot, layout: Layout) -> str:
+    state = -1 if spot.state is None else spot.state
     x, y = _number(spot.x), _number(spot.y + 4.6)
-    box = _box(spot, 15)
     if state == layout.output:
-        yield f'<g class="state end"><rect {box}/><text x="{x}" y="{_number(spot.y - 2)}">output</text>'
-        yield f'<text class="small" x="{x}" y="{_number(spot.y + 13)}">concat</text></g>'
-    elif state is not None and state < layout.num_inputs:
+        name, way = ("output", "concat") if layout.concatenates else (str(state), "output")
+        texts = f'<text x="{x}" y="{_number(spot.y - 2)}">{name}</text>'
+        texts += f'<text class="small" x="{x}" y="{_number(spot.y + 13)}">{way}</text>'
+        return f'<g class="state end"><rect {_box(spot, 15.0)}/>{texts}</g>'
+    if state < layout.num_inputs:
         name = "input"
         if layout.num_inputs > 1:
             name = f'c<tspan class="small" dy="4">k\u2212{layout.num_inputs - state}</tspan>'
-        yield f'<g class="state end"><rect {box}/><text x="{x}" y="{y}">{name}</text></g>'
-    else:
-        circle = f'<circle cx="{x}" cy="{_number(spot.y)}" r="{RADIUS}"/>'
-        yield f'<g class="state node">{circle}<text x="{x}" y="{y}">{state}</text>'
-        if is_last:
-            yield f'<text class="small" x="{x}" y="{_number(spot.y + RADIUS + 14)}">output</text>'
-        yield "</g>"
+        return f'<g class="state end"><rect {_box(spot, 15.0)}/><text x="{x}" y="{y}">{name}</text></g>'
+    circle = f'<circle cx="{x}" cy="{_number(spot.y)}" r="{_number(RADIUS)}"/>'
+    return f'<g class="state node">{circle}<text x="{x}" y="{y}">{state}</text></g>'
 
 
 def _legend(families: Sequence[Family], room: float) -> tuple[list[str], float, float]:
@@ -599,7 +602,7 @@ def _style(families: Sequence[Family]) -> str:
             ".genotype .heading{font-size:14px;font-weight:600}",
             ".genotype .label text,.genotype .state text{text-anchor:middle}",
             ".genotype .state text{font-size:13px;font-weight:600}",
-            ".genotype .state .small{font-size:11px;font-weight:400}",
+            ".genotype .small,.genotype .state .small{font-size:11px;font-weight:400}",
             ".genotype .edge,.genotype .thread{fill:none;stroke-width:1.8;stroke-linecap:round}",
             ".genotype .thread{stroke-width:1.2}",
             ".genotype .state rect,.genotype .state circle{stroke-width:1.4}",

@@ -1,0 +1,491 @@
+"""Show what there is: genotypes and their cost, cells as drawings, presets, plans, spaces, operations, algorithms."""
+
+import dataclasses
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from cdarts import zoo
+from cdarts.algorithms import ALGORITHMS
+from cdarts.errors import ConfigurationError
+from cdarts.presets import PRESETS, SUMMARIES
+from cdarts.settings import differences, to_json
+from cdarts.spaces import SPACES, DartsSpace, NasBench201Space, Space, ToySpace
+
+if TYPE_CHECKING:
+    from cdarts.cost import Cost
+    from cdarts.engine.task import Epoch
+
+Target = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")]]
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+IMAGE_CHANNELS = 3
+SMALLEST_IMAGE = 8
+REFERENCE_PRESET = "cdarts"
+"""The preset that the others are compared with."""
+
+DRAWINGS = (".svg",)
+"""File names that a drawing may end in."""
+
+
+@dataclass(frozen=True)
+class UsualNetwork:
+    """The network that published figures of a space refer to."""
+
+    space: Space
+    cells: int
+    channels: int
+    classes: int
+    image_size: int
+
+
+USUAL: dict[tuple[str, str], UsualNetwork] = {
+    ("darts", "cifar"): UsualNetwork(DartsSpace(), 20, 36, 10, 32),
+    ("darts", "half"): UsualNetwork(DartsSpace(stem_name="half"), 20, 36, 10, 32),
+    ("darts", "imagenet"): UsualNetwork(DartsSpace(stem_name="imagenet"), 14, 48, 1000, 224),
+    ("nasbench201", "cifar"): UsualNetwork(NasBench201Space(), 15, 16, 10, 32),
+    ("toy", "cifar"): UsualNetwork(ToySpace(), 3, 8, 10, 8),
+}
+"""By space and stem."""
+
+
+# -- genotypes ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowGenotype:
+    """A genotype: its cells, its text form, and the parameters and multiply-adds of the network it makes.
+
+    As published figures count them: BatchNorm with weights, no auxiliary head, and the sizes of the literature.
+    """
+
+    target: Target
+    """A published cell (cdarts show genotypes), a genotype file, a run directory, or a text form in quotes."""
+    cells: int | None = None
+    """Searched cells in the network: 20, with stem imagenet 14, in NAS-Bench-201 15."""
+    channels: int | None = None
+    """Channels of the first stage: 36, with stem imagenet 48, in NAS-Bench-201 16."""
+    classes: int | None = None
+    """Classes that the network tells apart: 10, with stem imagenet 1000."""
+    stem: Literal["cifar", "half", "imagenet"] = "cifar"
+    """What stands before the first cell (DARTS space): stride 1, stride 2, or three convolutions of stride 2."""
+    image_size: int | None = None
+    """Side of the images, in pixels: 32, with stem imagenet 224."""
+    json: Flag = False
+    """Print one JSON object instead."""
+
+    def run(self) -> int:
+        genotype = zoo.find(self.target)
+        network = self._sizes(genotype.space)
+        topology = network.space.topology(genotype)
+        if self.json:
+            cost = _cost(network, topology)
+            _print_json(
+                {
+                    "name": self.target,
+                    "space": genotype.space,
+                    "parameters": cost.parameters,
+                    "macs": cost.macs,
+                    "cells": network.cells,
+                    "channels": network.channels,
+                    "classes": network.classes,
+                    "stem": self.stem,
+                    "image_size": network.image_size,
+                    "text": genotype.text(),
+                    "genotype": genotype.to_json(),
+                }
+            )
+            return 0
+        print(f"genotype    {_one_line(self.target)}, space {genotype.space}")
+        print(f"file        {_place(self.target)}")
+        for key, value in genotype.provenance.items():
+            print(f"{_one_line(key):11} {_one_line(_in_words(value))}")
+        print()
+        rows = [
+            (kind, str(choice.edge.source), str(choice.edge.target), choice.operation)
+            for kind, choices in genotype.cells.items()
+            for choice in choices
+        ]
+        _print_table(("cell", "from", "to", "operation"), rows)
+        inputs = network.space.num_inputs
+        print("0 is the cell's input" if inputs == 1 else "0 and 1 are the cell's inputs, c_{k-2} and c_{k-1}")
+        print(f"\n{genotype.text()}\n", flush=True)
+        side = network.image_size
+        sizes = f"{network.cells} cells, {network.channels} channels, {network.classes} classes"
+        print(f"network     {sizes}, stem {self.stem}, images {side}x{side}x{IMAGE_CHANNELS}", flush=True)
+        cost = _cost(network, topology)
+        print(f"parameters  {cost.parameters:,}")
+        print(f"macs        {cost.macs:,} (multiply-adds of convolutions and linear layers)")
+        return 0
+
+    def _sizes(self, space: str) -> UsualNetwork:
+        """The sizes asked for, else the usual ones. Raises `ConfigurationError` for those that cannot be."""
+        if (space, self.stem) not in USUAL:
+            stems = ", ".join(stem for name, stem in USUAL if name == space)
+            raise ConfigurationError(f"--stem {self.stem}: networks of space {space} have this one: {stems}")
+        usual = USUAL[space, self.stem]
+        given = {name: getattr(self, name) for name in ("cells", "channels", "classes", "image_size")}
+        network = dataclasses.replace(usual, **{name: value for name, value in given.items() if value is not None})
+        if network.classes < 1:
+            raise ConfigurationError(f"--classes {network.classes}: must be at least 1")
+        if network.image_size < SMALLEST_IMAGE:
+            raise ConfigurationError(f"--image-size {network.image_size}: must be at least {SMALLEST_IMAGE}")
+        network.space.layout(network.cells, network.channels)
+        return network
+
+
+def _cost(network: UsualNetwork, topology: Any) -> "Cost":
+    import torch
+
+    from cdarts.cost import network_cost
+    from cdarts.networks import Network
+
+    with torch.device("meta"):  # shapes are all that counting needs
+        built = Network(
+            network.space,
+            topology,
+            cells=network.cells,
+            channels=network.channels,
+            num_classes=network.classes,
+            image_channels=IMAGE_CHANNELS,
+            affine=True,
+        )
+    return network_cost(built, network.image_size, IMAGE_CHANNELS)
+
+
+def _place(target: str) -> str:
+    """Where the genotype that `zoo.find` gives for the target is written."""
+    if target in zoo.names():
+        return str(zoo.file(target))
+    if target.lstrip().startswith(zoo.TEXT_FORMS):
+        return "none: given as text"
+    path = Path(target).expanduser()
+    return str(path / "genotype.json" if path.is_dir() else path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowGenotypes:
+    """The published cells that are known by name."""
+
+    json: Flag = False
+    """Print one JSON object instead."""
+
+    def run(self) -> int:
+        genotypes = {name: zoo.load(name) for name in zoo.names()}
+        counts = {name: dict(sorted(Counter(genotype.operations()).items())) for name, genotype in genotypes.items()}
+        if self.json:
+            _print_json(
+                {
+                    name: {"space": genotype.space, "operations": counts[name], **genotype.provenance}
+                    for name, genotype in genotypes.items()
+                }
+            )
+            return 0
+        rows = [
+            (
+                name,
+                genotype.space,
+                ", ".join(f"{count} {operation}" for operation, count in counts[name].items()),
+                genotype.provenance["source"],
+            )
+            for name, genotype in genotypes.items()
+        ]
+        _print_table(("name", "space", "operations", "source"), rows, spaced=True)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowCell:
+    """Draw a genotype's cells: an SVG file that needs nothing else, for light and dark pages."""
+
+    target: Target
+    """A published cell (cdarts show genotypes), a genotype file, a run directory, or a text form in quotes."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.svg")]
+    """The file to write; one that is there is replaced."""
+
+    def run(self) -> int:
+        from cdarts.engine.files import write_bytes
+        from cdarts.report.drawing import draw_genotype
+
+        if self.out.suffix.lower() not in DRAWINGS:
+            raise ConfigurationError(f"--out {self.out}: a drawing's name must end in {' or '.join(DRAWINGS)}")
+        genotype = zoo.find(self.target)
+        is_text = self.target.lstrip().startswith(zoo.TEXT_FORMS)
+        write_bytes(self.out, draw_genotype(genotype, title="" if is_text else Path(self.target).name).encode())
+        print(self.out)
+        return 0
+
+
+# -- presets and plans -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowPresets:
+    """The named configurations, each with what it changes of the preset cdarts."""
+
+    json: Flag = False
+    """Print one JSON object instead."""
+
+    def run(self) -> int:
+        changed = {name: _changes(preset, PRESETS[REFERENCE_PRESET]) for name, preset in PRESETS.items()}
+        if self.json:
+            _print_json(
+                {
+                    name: {
+                        "summary": SUMMARIES[name],
+                        "algorithm": preset.name,
+                        "space": preset.space.name,
+                        "differences": changed[name],
+                    }
+                    for name, preset in PRESETS.items()
+                }
+            )
+            return 0
+        rows = [
+            (name, f"{SUMMARIES[name]} (algorithm {preset.name}, space {preset.space.name})", _in_words(changed[name]))
+            for name, preset in PRESETS.items()
+        ]
+        _print_table(("preset", "what it is", f"differs from {REFERENCE_PRESET} in"), rows, spaced=True)
+        return 0
+
+
+def _changes(settings: Any, reference: Any) -> dict[str, Any]:
+    """Fields in which settings differ, inner ones by dotted names; of settings of another class the name alone."""
+    if type(settings) is not type(reference):
+        return {"name": settings.name}
+    changes: dict[str, Any] = {}
+    for name, (value, other) in differences(settings, reference).items():
+        if not dataclasses.is_dataclass(value) or isinstance(value, type):
+            changes[name] = value
+        else:
+            is_comparable = type(value) is type(other) or hasattr(value, "name")
+            inner = _changes(value, other) if is_comparable else to_json(value)
+            changes |= {f"{name}.{key}": item for key, item in inner.items()}
+    return changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowPlan:
+    """The epochs that a search with a preset goes through."""
+
+    preset: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PRESET")]]
+    """Name of a preset (cdarts show presets)."""
+    data: str = "digits"
+    """Name of a data set, folder of images, or .npz file: it decides how many steps an epoch has."""
+    json: Flag = False
+    """Print one JSON object instead."""
+
+    def run(self) -> int:
+        if self.preset not in PRESETS:
+            nearest = difflib.get_close_matches(self.preset, PRESETS, n=1, cutoff=0.5)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise ConfigurationError(f"{self.preset}: no preset of that name.{hint} Presets: {', '.join(PRESETS)}")
+        import torch
+
+        from cdarts.data import load
+
+        data = load(self.data)
+        task = PRESETS[self.preset].build(data, seed=0, device=torch.device("cpu"), execution="share")
+        stages = group_plan(task.plan())
+        epochs, steps = sum(stage.total_epochs for stage in stages), sum(stage.total_steps for stage in stages)
+        if self.json:
+            described = [dataclasses.asdict(stage) for stage in stages]
+            _print_json({"preset": self.preset, "data": data.name, "plan": described, "epochs": epochs, "steps": steps})
+            return 0
+        rows = [
+            (stage.cycles_in_words(), stage.phase, str(stage.epochs), str(stage.steps), f"{stage.total_steps:,}")
+            for stage in stages
+        ]
+        _print_table(("cycles", "phase", "epochs a cycle", "steps an epoch", "steps in all"), rows)
+        print(f"{self.preset} on {data.name}: {epochs:,} epochs, {steps:,} steps")
+        return 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Equal epochs of a plan: those of one phase in a run of cycles that go alike."""
+
+    first_cycle: int | None
+    last_cycle: int | None
+    phase: str
+    epochs: int
+    """In each cycle."""
+    steps: int
+    """In each epoch."""
+
+    @property
+    def total_epochs(self) -> int:
+        """Over all of its cycles."""
+        if self.first_cycle is None or self.last_cycle is None:
+            return self.epochs
+        return self.epochs * (self.last_cycle - self.first_cycle + 1)
+
+    @property
+    def total_steps(self) -> int:
+        """Over all of its cycles."""
+        return self.total_epochs * self.steps
+
+    def cycles_in_words(self) -> str:
+        """``0 to 29``, or nothing for epochs outside of cycles."""
+        if self.first_cycle is None:
+            return ""
+        first, last = str(self.first_cycle), str(self.last_cycle)
+        return first if first == last else f"{first} to {last}"
+
+
+def group_plan(plan: "Sequence[Epoch]") -> list[Stage]:
+    """A plan as few lines: equal epochs of a cycle together, and successive cycles that go alike."""
+    cycles = []
+    for cycle, epochs in groupby(plan, key=lambda epoch: epoch.cycle):
+        pattern = [(phase, len(list(same)), steps) for (phase, steps), same in groupby(epochs, key=_phase_and_steps)]
+        cycles.append((cycle, pattern))
+    stages = []
+    for (pattern, _), alike in groupby(cycles, key=lambda item: (item[1], item[0] is None)):
+        numbers = [cycle for cycle, _ in alike]
+        stages += [Stage(numbers[0], numbers[-1], phase, count, steps) for phase, count, steps in pattern]
+    return stages
+
+
+def _phase_and_steps(epoch: "Epoch") -> tuple[str, int]:
+    return epoch.phase, epoch.steps
+
+
+# -- registries --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowSpaces:
+    """The search spaces."""
+
+    json: Flag = False
+    """Print one JSON object instead."""
+
+    def run(self) -> int:
+        spaces = {
+            name: {
+                "cells": list(space.kinds),
+                "inputs": space.num_inputs,
+                "nodes": space.num_nodes,
+                "edges": sum(space.num_inputs + node for node in range(space.num_nodes)),
+                "operations": list(space.operations),
+                "summary": _summary(space),
+            }
+            for name, space in SPACES.items()
+        }
+        if self.json:
+            _print_json(spaces)
+            return 0
+        columns = ("cells", "inputs", "nodes", "edges", "operations", "summary")
+        rows = [(name, *(_in_words(row[key]) for key in columns)) for name, row in spaces.items()]
+        _print_table(("space", *columns), rows, spaced=True)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOperations:
+    """The candidate operations, the spaces that have them, and their weights at 16 channels and stride 1."""
+
+    json: Flag = False
+    """Print one JSON object instead."""
+
+    def run(self) -> int:
+        from cdarts.operations import OPERATIONS
+
+        operations = {
+            name: {
+                "spaces": [space_name for space_name, space in SPACES.items() if name in space.operations],
+                "parameters": sum(parameter.numel() for parameter in build(16, 16, 1, True).parameters()),
+            }
+            for name, build in OPERATIONS.items()
+        }
+        if self.json:
+            _print_json(operations)
+            return 0
+        rows = [(name, _in_words(row["spaces"]), _in_words(row["parameters"])) for name, row in operations.items()]
+        _print_table(("operation", "spaces", "weights at 16 channels"), rows)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowAlgorithms:
+    """The search algorithms, and the presets that configure them."""
+
+    json: Flag = False
+    """Print one JSON object instead."""
+
+    def run(self) -> int:
+        algorithms = {
+            name: {
+                "summary": _summary(settings),
+                "settings": [field.name for field in dataclasses.fields(settings)],
+                "presets": [preset for preset, value in PRESETS.items() if value.name == name],
+            }
+            for name, settings in ALGORITHMS.items()
+        }
+        if self.json:
+            _print_json(algorithms)
+            return 0
+        columns = ("summary", "presets")
+        rows = [(name, *(_in_words(row[key]) for key in columns)) for name, row in algorithms.items()]
+        _print_table(("algorithm", *columns), rows, spaced=True)
+        return 0
+
+
+# -- printing ----------------------------------------------------------------------------------------------------------
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, spaced: bool = False) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 1 if spaced else 0, 0))
+    for position, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=position == 0)
+    for row in rows:
+        table.add_row(*row)
+    # what is shown comes from files too: no markup, so that brackets in it stay brackets
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _summary(documented: type) -> str:
+    """The first line of a class's documentation."""
+    return (documented.__doc__ or "").strip().splitlines()[0].replace("`", "")
+
+
+def _in_words(value: Any) -> str:
+    """A JSON value for a table: ``a, b`` for lists, ``key value, key value`` for objects."""
+    match value:
+        case dict():
+            return ", ".join(f"{key} {_in_words(item)}" for key, item in value.items())
+        case list() | tuple():
+            return ", ".join(_in_words(item) for item in value)
+        case float():
+            return f"{value:g}"
+    return str(value)
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and other control characters, which a file's text might use to forge output."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+COMMAND = (
+    Annotated[ShowGenotype, tyro.conf.subcommand("genotype")]
+    | Annotated[ShowGenotypes, tyro.conf.subcommand("genotypes")]
+    | Annotated[ShowCell, tyro.conf.subcommand("cell")]
+    | Annotated[ShowPresets, tyro.conf.subcommand("presets")]
+    | Annotated[ShowPlan, tyro.conf.subcommand("plan")]
+    | Annotated[ShowSpaces, tyro.conf.subcommand("spaces")]
+    | Annotated[ShowOperations, tyro.conf.subcommand("operations")]
+    | Annotated[ShowAlgorithms, tyro.conf.subcommand("algorithms")]
+)
