@@ -14,7 +14,7 @@ Logits = Float[Tensor, "B K"]
 
 
 class StagePool(nn.Module):
-    """Average pooling before an embedding's 2x2 convolution: 6x6 (5x5 at side 7) with stride 2; to 2x2 where that does not fit."""
+    """Average pooling before an embedding's 2x2 convolution: 6x6 (5x5 at side 7) with stride 2; to 2x2 below that."""
 
     def forward(self, x: Tensor) -> Tensor:
         side = min(x.shape[2:])
@@ -24,7 +24,7 @@ class StagePool(nn.Module):
 
 
 class AuxiliaryPool(nn.Module):
-    """Average pooling to 2x2 before the auxiliary head: 5x5 with stride 3 at side 8, stride 2 at side 7, adaptive elsewhere."""
+    """Average pooling to 2x2 before the auxiliary head: 5x5, stride 3 at side 8, 2 at side 7; adaptive elsewhere."""
 
     def forward(self, x: Tensor) -> Tensor:
         match tuple(x.shape[2:]):
@@ -37,12 +37,15 @@ class AuxiliaryPool(nn.Module):
 
 
 class Embedding(nn.Module):
-    """From a stage's features (B, C, H, W) to logits (B, classes): the head that CDARTS compares networks by, and DARTS's auxiliary head.
+    """From a stage's features (B, C, H, W) to logits (B, classes).
 
-    ReLU, pool, 1x1 convolution to 128, BatchNorm, ReLU, 2x2 convolution to 768, BatchNorm, ReLU, global average, linear.
+    The head that CDARTS compares networks by, and DARTS's auxiliary head: ReLU, pool, 1x1 convolution to 128,
+    BatchNorm, ReLU, 2x2 convolution to 768, BatchNorm, ReLU, global average, linear.
     """
 
-    def __init__(self, channels: int, num_classes: int, *, pool: nn.Module, affine: bool, last_batchnorm: bool = True) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, *, pool: nn.Module, affine: bool, last_batchnorm: bool = True
+    ) -> None:
         super().__init__()
         self.pool = pool
         self.squeeze = nn.Conv2d(channels, 128, 1, bias=False)
@@ -55,10 +58,11 @@ class Embedding(nn.Module):
         x = self.pool(F.relu(features))
         x = F.relu(self.squeeze_norm(self.squeeze(x)))
         x = F.relu(self.expand_norm(self.expand(x)))
-        return self.classifier(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(x.mean(dim=(2, 3)))
+        return logits
 
 
-# -- fusion of the levels' logits --------------------------------------------------------------------------------------------------
+# -- fusion of the levels' logits --------------------------------------------------------------------------------------
 
 
 def fuse_sum(levels: Sequence[Logits]) -> list[Tensor]:
@@ -76,9 +80,13 @@ def fuse_none(levels: Sequence[Logits]) -> list[Tensor]:
     return list(levels)
 
 
-FUSIONS: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {"sum": fuse_sum, "batch": fuse_batch, "levels": fuse_none}
+FUSIONS: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
+    "sum": fuse_sum,
+    "batch": fuse_batch,
+    "levels": fuse_none,
+}
 
-# -- distances ---------------------------------------------------------------------------------------------------------------------
+# -- distances ---------------------------------------------------------------------------------------------------------
 
 
 def kl(student: Logits, teacher: Logits, temperature: float) -> Float[Tensor, ""]:
@@ -92,7 +100,10 @@ def kl(student: Logits, teacher: Logits, temperature: float) -> Float[Tensor, ""
 
 
 def kl_mean(student: Logits, teacher: Logits, temperature: float) -> Float[Tensor, ""]:
-    """As `kl`, but divided by batch and class count, as the authors' code does on ImageNet: weaker by the number of classes."""
+    """As `kl`, but divided by batch and class count, as the authors' code does on ImageNet.
+
+    Weaker than `kl` by the number of classes.
+    """
     return kl(student, teacher, temperature) / student.shape[1]
 
 

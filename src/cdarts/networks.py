@@ -1,12 +1,12 @@
-"""One network class. Its topology decides what it is: every operation on every edge makes the search network (S-Net), a genotype's
-operations make the evaluation network (E-Net).
+"""One network class. Its topology decides what it is.
 
-Weights bear the same names in every network of a space, ``cells.<i>.edges.<source>-<target>.<operation>...``, so that networks share weights
-through their state dictionaries by name.
+Every operation on every edge makes the search network (S-Net), a genotype's operations make the evaluation network
+(E-Net). Weights bear the same names in every network of a space, ``cells.<i>.edges.<source>-<target>.<operation>...``,
+so that networks share weights through their state dictionaries by name.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from cdarts.topology import CellTopology, Slot, Topology
 
 
 class Output(NamedTuple):
-    """What a network gives: class logits (B, classes), and the stage outputs that embedding modules read, first stage first."""
+    """What a network gives: class logits (B, classes), and the stage outputs that embeddings read, in order."""
 
     logits: Tensor
     features: list[Tensor]
@@ -43,7 +43,8 @@ class Cell(nn.Module):
 
     def operations(self) -> list[list[Operation]]:
         """The operations of each edge, in the order of the topology."""
-        return [[self.edges[str(edge)][name] for name in names] for edge, names in self.topology.edges]  # type: ignore[index,misc]
+        bundles = [(cast(nn.ModuleDict, self.edges[str(edge)]), names) for edge, names in self.topology.edges]
+        return [[cast(Operation, bundle[name]) for name in names] for bundle, names in bundles]
 
     def forward(self, inputs: Sequence[Tensor], weights: Tensor | None, drop_path: DropPath | None) -> Tensor:
         states = [preprocess(x) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
@@ -78,13 +79,15 @@ class Network(nn.Module):
             group, index = slot.name.split(".")
             if not hasattr(self, group):
                 self.add_module(group, nn.ModuleDict())
-            block = space.block(slot) if slot.kind is None else Cell(space, topology[slot.kind], slot, affine, execution)
+            block = (
+                space.block(slot) if slot.kind is None else Cell(space, topology[slot.kind], slot, affine, execution)
+            )
             self.get_submodule(group).add_module(index, block)
         width = self.layout[-1].out_channels
         self.tail = space.tail(width)
         self.classifier = nn.Linear(width, num_classes)
         if self.channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.to(memory_format=torch.channels_last)
 
     @property
     def feature_channels(self) -> list[int]:
@@ -97,7 +100,7 @@ class Network(nn.Module):
         weights: Mapping[str, Float[Tensor, "edges operations"]] | None = None,
         drop_path: DropPath | None = None,
     ) -> Output:
-        """`weights`: for each kind of cell the mixing weights of its edges and operations; None for a discrete network."""
+        """`weights`: for each kind of cell its mixing weights, edges x operations; None for a discrete network."""
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         outputs: list[Tensor] = self.stem(images)

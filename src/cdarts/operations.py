@@ -1,8 +1,8 @@
 """The candidate operations, and the fixed blocks that networks of these spaces are made of.
 
-An operation computes ``finish(prologue(x))``. The prologue has no weights, so operations that start alike (with a ReLU, with the same pool)
-can share it: `execution.share` computes it once for each source state. Sources: Liu et al., "DARTS" (ICLR 2019); Dong & Yang,
-"NAS-Bench-201" (ICLR 2020).
+An operation computes ``finish(prologue(x))``. The prologue has no weights, so operations that start alike (with a ReLU,
+with the same pool) can share it: `execution.share` computes it once for each source state. Sources: Liu et al., "DARTS"
+(ICLR 2019); Dong & Yang, "NAS-Bench-201" (ICLR 2020).
 
 Shapes: every operation maps (B, C_in, H, W) to (B, C_out, ceil(H / stride), ceil(W / stride)).
 """
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# -- prologues: what operations begin with, compared by value ----------------------------------------------------------------------
+# -- prologues: what operations begin with, compared by value ----------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class AvgPool3x3:
 
 Prologue = Same | Rectify | MaxPool3x3 | AvgPool3x3
 
-# -- operations --------------------------------------------------------------------------------------------------------------------
+# -- operations --------------------------------------------------------------------------------------------------------
 
 
 class Operation(nn.Module, ABC):
@@ -120,7 +120,8 @@ class BatchNormalized(Operation):
         self.norm = nn.BatchNorm2d(channels, affine=False)
 
     def finish(self, x: Tensor) -> Tensor:
-        return self.norm(self.operation.finish(x))
+        result: Tensor = self.norm(self.operation.finish(x))
+        return result
 
 
 class FactorizedReduce(Operation):
@@ -140,7 +141,8 @@ class FactorizedReduce(Operation):
         height, width = x.shape[2:]
         if height % 2 or width % 2:
             x = F.pad(x, (0, width % 2, 0, height % 2))
-        return self.norm(torch.cat([self.even(x), self.odd(x[:, :, 1:, 1:])], dim=1))
+        result: Tensor = self.norm(torch.cat([self.even(x), self.odd(x[:, :, 1:, 1:])], dim=1))
+        return result
 
 
 class ReluConvBatchNorm(Operation):
@@ -153,7 +155,8 @@ class ReluConvBatchNorm(Operation):
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
 
     def finish(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+        result: Tensor = self.norm(self.conv(x))
+        return result
 
 
 class DepthwisePointwise(nn.Module):
@@ -167,7 +170,8 @@ class DepthwisePointwise(nn.Module):
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.pointwise(self.depthwise(x)))
+        result: Tensor = self.norm(self.pointwise(self.depthwise(x)))
+        return result
 
 
 class DilatedConv(Operation):
@@ -179,7 +183,8 @@ class DilatedConv(Operation):
         self.conv = DepthwisePointwise(c_in, c_out, kernel, stride, dilation=2, affine=affine)
 
     def finish(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        result: Tensor = self.conv(x)
+        return result
 
 
 class SeparableConv(Operation):
@@ -192,7 +197,8 @@ class SeparableConv(Operation):
         self.second = DepthwisePointwise(c_in, c_out, kernel, 1, dilation=1, affine=affine)
 
     def finish(self, x: Tensor) -> Tensor:
-        return self.second(F.relu(self.first(x)))
+        result: Tensor = self.second(F.relu(self.first(x)))
+        return result
 
 
 def _skip_connect(c_in: int, c_out: int, stride: int, affine: bool) -> Operation:
@@ -203,10 +209,10 @@ Builder = Callable[[int, int, int, bool], Operation]
 """From (c_in, c_out, stride, affine), `affine` saying whether BatchNorm has weights of its own."""
 
 OPERATIONS: dict[str, Builder] = {
-    "none": lambda c_in, c_out, stride, affine: Zero(stride),
+    "none": lambda _c_in, _c_out, stride, _affine: Zero(stride),
     "skip_connect": _skip_connect,
-    "max_pool_3x3": lambda c_in, c_out, stride, affine: Pool(MaxPool3x3(stride)),
-    "avg_pool_3x3": lambda c_in, c_out, stride, affine: Pool(AvgPool3x3(stride)),
+    "max_pool_3x3": lambda _c_in, _c_out, stride, _affine: Pool(MaxPool3x3(stride)),
+    "avg_pool_3x3": lambda _c_in, _c_out, stride, _affine: Pool(AvgPool3x3(stride)),
     "sep_conv_3x3": lambda c_in, c_out, stride, affine: SeparableConv(c_in, c_out, 3, stride, affine),
     "sep_conv_5x5": lambda c_in, c_out, stride, affine: SeparableConv(c_in, c_out, 5, stride, affine),
     "dil_conv_3x3": lambda c_in, c_out, stride, affine: DilatedConv(c_in, c_out, 3, stride, affine),
@@ -219,7 +225,7 @@ OPERATIONS: dict[str, Builder] = {
 PARAMETER_FREE = frozenset({"none", "skip_connect", "max_pool_3x3", "avg_pool_3x3"})
 """Operations without weights (at stride 1): what a collapsed search is full of."""
 
-# -- fixed blocks ------------------------------------------------------------------------------------------------------------------
+# -- fixed blocks ------------------------------------------------------------------------------------------------------
 
 
 class ConvStem(nn.Module):
@@ -275,4 +281,5 @@ class ResidualReduction(nn.Module):
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(c_in, c_out, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.second(self.first(x))
+        result: Tensor = self.shortcut(x) + self.second(self.first(x))
+        return result

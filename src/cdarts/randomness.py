@@ -23,7 +23,7 @@ def generator(seed: int, *stream: str | int, device: torch.device | str = "cpu")
 
 @contextmanager
 def seeded(seed: int, *stream: str | int) -> Iterator[None]:
-    """Run a block (building a network, mostly) under a stream of its own, and leave torch's global CPU generator untouched."""
+    """Run a block (building a network, mostly) under a stream of its own; torch's CPU generator stays untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(seed, *stream))
         yield

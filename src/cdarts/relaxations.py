@@ -1,6 +1,7 @@
-"""Continuous relaxations: where alpha lives. A relaxation is called for the mixing weights of a search network's edges and operations.
+"""Continuous relaxations: where alpha lives.
 
-Alpha is no weight of a network: ``search_net(images, relaxation())``, so that any algorithm can use any relaxation.
+A relaxation is called for the mixing weights of a search network's edges and operations. Alpha is no weight of a
+network: ``search_net(images, relaxation())``, so that any algorithm can use any relaxation.
 """
 
 import torch
@@ -14,10 +15,12 @@ from cdarts.topology import CellTopology, Topology
 class Softmax(nn.Module):
     """Softmax over the operations of each edge, ``none`` included (DARTS, eq. 2).
 
-    `mean_nodes`: each node is the mean of its incoming edges instead of their sum, as in the CDARTS authors' search network.
+    `mean_nodes`: each node is the mean of its incoming edges instead of their sum, as in the CDARTS authors' S-Net.
     """
 
-    def __init__(self, topology: Topology, generator: torch.Generator, *, scale: float = 1e-3, mean_nodes: bool = False) -> None:
+    def __init__(
+        self, topology: Topology, generator: torch.Generator, *, scale: float = 1e-3, mean_nodes: bool = False
+    ) -> None:
         """Alpha starts at `scale` times a standard normal draw."""
         super().__init__()
         self.alpha = nn.ParameterDict()
@@ -29,7 +32,10 @@ class Softmax(nn.Module):
 
     def forward(self) -> dict[str, Float[Tensor, "edges operations"]]:
         """For each kind of cell the mixing weights."""
-        return {kind: self.get_buffer(f"edge_weights_{kind}") * torch.softmax(alpha, dim=1) for kind, alpha in self.alpha.items()}
+        return {
+            kind: self.get_buffer(f"edge_weights_{kind}") * torch.softmax(alpha, dim=1)
+            for kind, alpha in self.alpha.items()
+        }
 
     def strengths(self) -> Strengths:
         """The softmax of alpha as plain numbers, for `Space.derive`."""

@@ -1,18 +1,20 @@
 """Topologies and genotypes as plain data.
 
-A cell is a directed acyclic graph over *states*: first its inputs, numbered 0 .. num_inputs - 1, then its nodes. An edge leads from a state
-to a later node and carries one or more candidate operations by name. A `Topology` says so for each kind of cell: a search network has every
-operation on every edge, a genotype's network one operation on each kept edge.
+A cell is a directed acyclic graph over *states*: first its inputs, numbered 0 .. num_inputs - 1, then its nodes. An
+edge leads from a state to a later node and carries one or more candidate operations by name. A `Topology` says so for
+each kind of cell: a search network has every operation on every edge, a genotype's network one operation on each kept
+edge.
 
 This module imports nothing but the standard library, not even torch.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from cdarts.errors import GenotypeError
 
@@ -22,7 +24,7 @@ MAX_TEXT = 64 * 1024
 
 @dataclass(frozen=True, order=True)
 class Edge:
-    """From state `source` to state `target` of one cell; sorted by target, then source, as all spaces number their edges."""
+    """From state `source` to state `target`; sorted by target, then source, as all spaces number their edges."""
 
     target: int
     source: int
@@ -50,7 +52,7 @@ Topology = Mapping[str, CellTopology]
 
 @dataclass(frozen=True)
 class Port:
-    """One input of a block: which earlier output it reads (position in the list of stem outputs and blocks), and how."""
+    """One input of a block: which earlier output it reads (position among stem outputs and blocks), and how."""
 
     source: int
     channels: int
@@ -104,9 +106,9 @@ class Genotype:
             for edge in edges:
                 if not 0 <= edge.source < edge.target:
                     raise GenotypeError(f"{kind} cell: no edge leads from state {edge.source} to state {edge.target}")
-            repeated = {str(edge) for edge in edges if edges.count(edge) > 1}
+            repeated = [str(edge) for edge, times in Counter(edges).items() if times > 1]
             if repeated:
-                raise GenotypeError(f"{kind} cell: edge {', '.join(sorted(repeated))} appears more than once")
+                raise GenotypeError(f"{kind} cell: edge {', '.join(repeated)} appears more than once")
         object.__setattr__(self, "cells", ordered)
 
     def __hash__(self) -> int:
@@ -119,13 +121,21 @@ class Genotype:
     def text(self) -> str:
         """The text form of the space's own literature: a DARTS `Genotype(...)` or a NAS-Bench-201 string.
 
-        Raises `GenotypeError` if the cells fit neither form.
+        What is returned reads back as the same cells. Raises `GenotypeError` if the cells fit neither form.
         """
         if set(self.cells) == {"normal", "reduce"}:
-            return _darts_text(self)
-        if set(self.cells) == {"cell"}:
-            return _arch_string(self)
-        raise GenotypeError(f"no text form is defined for cells {', '.join(self.cells)}")
+            text, rule = _darts_text(self), "two edges into each node, operations named by letters, digits and _"
+        elif set(self.cells) == {"cell"}:
+            text, rule = _arch_string(self), "every edge once, operations named by letters, digits and _"
+        else:
+            raise GenotypeError(f"no text form is defined for cells {', '.join(self.cells)}")
+        try:
+            same = parse_genotype(text).cells == self.cells
+        except GenotypeError:
+            same = False
+        if not same:
+            raise GenotypeError(f"cells {', '.join(self.cells)} fit no text form; it needs {rule}")
+        return text
 
     def to_json(self) -> dict[str, Any]:
         """As it is written to a genotype file."""
@@ -145,7 +155,7 @@ class Genotype:
         return self.text()
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def read_genotype(path: Path) -> Genotype:
@@ -182,16 +192,18 @@ def parse_genotype(text: str) -> Genotype:
 def _parse_json(text: str) -> Genotype:
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, or a number of more digits than Python reads
         raise GenotypeError(f"not valid JSON, perhaps truncated: {error}") from error
     return genotype_from_json(data)
 
 
-def genotype_from_json(data: Mapping[str, Any]) -> Genotype:
+def genotype_from_json(data: object) -> Genotype:
     """The inverse of `Genotype.to_json`. Raises `GenotypeError` naming the key at fault."""
+    if not isinstance(data, dict):
+        raise GenotypeError("a genotype must be a JSON object")
     if data.get("format") != "cdarts-genotype":
         raise GenotypeError('"format" must be "cdarts-genotype"')
-    if data.get("version") != 1:
+    if data.get("version") != 1 or isinstance(data["version"], bool):
         raise GenotypeError(f'"version" is {data.get("version")!r}; this version of cdarts reads 1')
     unknown = set(data) - {"format", "version", "space", "cells", "text", "provenance"}
     if unknown:
@@ -223,9 +235,14 @@ def _json_choice(place: str, item: object) -> Choice:
     raise GenotypeError(f'{place}: expected [source, target, "operation"], found {item!r}')
 
 
-# -- the DARTS family's text form ------------------------------------------------------------------------------------------------
+# -- the DARTS family's text form --------------------------------------------------------------------------------------
 
-_DARTS_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<number>\d{1,3})|'(?P<text>\w*)'|\"(?P<text2>\w*)\"|(?P<mark>[()\[\],=]))")
+_DARTS_TOKEN = re.compile(
+    r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<number>\d{1,3})|(?P<text>'\w*'|\"\w*\")|(?P<mark>[()\[\],=]))"
+)
+
+
+Item = TypeVar("Item")
 
 
 class _Tokens:
@@ -242,11 +259,10 @@ class _Tokens:
 
     def take(self, group: str, expected: str) -> str:
         match = _DARTS_TOKEN.match(self.source, self.position)
-        value = match and (match["text"] if match["text"] is not None else match["text2"]) if group == "text" else match and match[group]
-        if match is None or value is None:
+        if match is None or match[group] is None:
             self.fail(expected)
         self.position = match.end()
-        return value
+        return match[group]
 
     def mark(self, mark: str) -> None:
         if not self.accept(mark):
@@ -267,25 +283,23 @@ class _Tokens:
 
 
 def parse_darts_text(text: str) -> Genotype:
-    """``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))``.
+    """Read ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], reduce_concat=...)``.
 
-    Two entries a node, the number is the state an edge comes from; the concat is a range or a list and must name every node.
+    Two entries a node, one after another or in a list for each node; the number is the state an edge comes from. The
+    concat is a range or a list and names every node.
+
     Raises `GenotypeError` with the character at fault. Operation names are checked against a space by `Space.check`.
     """
     tokens = _Tokens(text)
     tokens.keyword("Genotype")
     tokens.mark("(")
-    cells = {}
+    cells: dict[str, tuple[Choice, ...]] = {}
     for kind in ("normal", "reduce"):
         if cells:
             tokens.mark(",")
         tokens.keyword(kind)
         tokens.mark("=")
-        start = tokens.position
         entries = _darts_entries(tokens)
-        if not entries or len(entries) % 2:
-            tokens.position = start
-            tokens.fail(f"two entries for each node of the {kind} cell ({len(entries)} given)")
         num_nodes = len(entries) // 2
         tokens.mark(",")
         tokens.keyword(f"{kind}_concat")
@@ -294,7 +308,9 @@ def parse_darts_text(text: str) -> Genotype:
         if _darts_concat(tokens) != list(range(2, 2 + num_nodes)):
             tokens.position = start
             tokens.fail(f"every node, range(2, {2 + num_nodes})")
-        cells[kind] = tuple(Choice(Edge(target=2 + i // 2, source=source), operation) for i, (operation, source) in enumerate(entries))
+        cells[kind] = tuple(
+            Choice(Edge(target=2 + i // 2, source=source), operation) for i, (operation, source) in enumerate(entries)
+        )
     tokens.accept(",")
     tokens.mark(")")
     if text[tokens.position :].strip():
@@ -302,36 +318,54 @@ def parse_darts_text(text: str) -> Genotype:
     return Genotype("darts", cells)
 
 
-def _darts_entries(tokens: _Tokens) -> list[tuple[str, int]]:
-    entries = []
-    tokens.mark("[")
+def _darts_list(tokens: _Tokens, item: Callable[[_Tokens], Item]) -> list[Item]:
+    """The items of a list whose opening bracket has been read."""
+    items = []
     while not tokens.accept("]"):
-        tokens.mark("(")
-        operation = tokens.take("text", "an operation's name in quotes")
-        tokens.mark(",")
-        source = int(tokens.take("number", "the number of a state"))
-        tokens.mark(")")
-        entries.append((operation, source))
+        items.append(item(tokens))
         if not tokens.accept(","):
             tokens.mark("]")
             break
-    return entries
+    return items
+
+
+def _darts_entry(tokens: _Tokens) -> tuple[str, int]:
+    tokens.mark("(")
+    operation = tokens.take("text", "an operation's name in quotes")[1:-1]
+    tokens.mark(",")
+    source = _darts_number(tokens)
+    tokens.mark(")")
+    return operation, source
+
+
+def _darts_number(tokens: _Tokens) -> int:
+    return int(tokens.take("number", "a number"))
+
+
+def _darts_node(tokens: _Tokens) -> list[tuple[str, int]]:
+    """A node's entries in a list of their own, or one entry."""
+    return _darts_list(tokens, _darts_entry) if tokens.accept("[") else [_darts_entry(tokens)]
+
+
+def _darts_entries(tokens: _Tokens) -> list[tuple[str, int]]:
+    start = tokens.position
+    tokens.mark("[")
+    groups = _darts_list(tokens, _darts_node)
+    sizes = {len(group) for group in groups}
+    if sizes not in ({1}, {2}) or (sizes == {1} and len(groups) % 2):
+        tokens.position = start
+        tokens.fail("two entries for each node")
+    return [entry for group in groups for entry in group]
 
 
 def _darts_concat(tokens: _Tokens) -> list[int]:
     if tokens.accept("["):
-        numbers = []
-        while not tokens.accept("]"):
-            numbers.append(int(tokens.take("number", "the number of a state")))
-            if not tokens.accept(","):
-                tokens.mark("]")
-                break
-        return numbers
+        return _darts_list(tokens, _darts_number)
     tokens.keyword("range")
     tokens.mark("(")
-    first = int(tokens.take("number", "a number"))
+    first = _darts_number(tokens)
     tokens.mark(",")
-    end = int(tokens.take("number", "a number"))
+    end = _darts_number(tokens)
     tokens.mark(")")
     return list(range(first, end))
 
@@ -346,7 +380,7 @@ def _darts_text(genotype: Genotype) -> str:
     return f"Genotype({', '.join(parts)})"
 
 
-# -- NAS-Bench-201's text form -----------------------------------------------------------------------------------------------------
+# -- NAS-Bench-201's text form -----------------------------------------------------------------------------------------
 
 _ARCH_ENTRY = re.compile(r"(?P<operation>[A-Za-z_][A-Za-z0-9_]*)~(?P<source>\d{1,2})")
 
@@ -362,13 +396,17 @@ def parse_arch_string(text: str) -> Genotype:
             raise GenotypeError(f"node {target}: expected '|op~0|...|', found {group!r}")
         entries = group[1:-1].split("|")
         if len(entries) != target:
-            raise GenotypeError(f"node {target}: has {len(entries)} entries, must have {target}, one for each earlier state")
+            raise GenotypeError(
+                f"node {target}: has {len(entries)} entries, must have {target}, one for each earlier state"
+            )
         for source, entry in enumerate(entries):
             match = _ARCH_ENTRY.fullmatch(entry)
             if match is None:
                 raise GenotypeError(f"node {target}, entry {source}: expected 'operation~{source}', found {entry!r}")
             if int(match["source"]) != source:
-                raise GenotypeError(f"node {target}, entry {source}: comes from state {match['source']}, expected {source}")
+                raise GenotypeError(
+                    f"node {target}, entry {source}: comes from state {match['source']}, expected {source}"
+                )
             choices.append(Choice(Edge(target=target, source=source), match["operation"]))
     return Genotype("nasbench201", {"cell": tuple(choices)})
 

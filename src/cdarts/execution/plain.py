@@ -16,7 +16,7 @@ def plain(
     weights: Tensor | None,
     drop_path: DropPath | None,
 ) -> list[Tensor]:
-    """x_j = sum over incoming edges (i, j) of sum over operations o of weight[(i, j), o] * o(x_i)  (DARTS, eq. 1 and 2)."""
+    """x_j = sum over incoming edges (i, j) and their operations o of weight[(i, j), o] * o(x_i)  (DARTS, eq. 1, 2)."""
     states = list(inputs)
     for node in range(cell.num_inputs, cell.num_inputs + cell.num_nodes):
         messages = []

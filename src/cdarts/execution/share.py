@@ -1,4 +1,4 @@
-"""Each state emits messages: what its out-edges have in common (a ReLU, a pool) is computed once, and ``none`` costs nothing."""
+"""Each state emits messages: what its out-edges have in common (a ReLU, a pool) is computed once; ``none`` is free."""
 
 from collections.abc import Sequence
 
@@ -59,4 +59,5 @@ def _node(
         return node
     position = cell.incoming(target)[0]
     edge, _ = cell.edges[position]
-    return operations[position][0](states[edge.source])
+    zeros: Tensor = operations[position][0](states[edge.source])
+    return zeros

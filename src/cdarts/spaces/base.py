@@ -20,7 +20,6 @@ Strengths = Mapping[str, Sequence[Sequence[float]]]
 """For each kind of cell a matrix edges x operations, in the order of the topology; the larger, the stronger."""
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Space(ABC):
     """Base of all search spaces. A subclass is final and is listed in `cdarts.spaces.SPACES`."""
@@ -36,17 +35,18 @@ class Space(ABC):
 
     name: str
 
-    # -- data ---------------------------------------------------------------------------------------------------------------
+    # -- data ----------------------------------------------------------------------------------------------------------
 
     def supernet(self) -> Topology:
         """Every operation on every edge."""
         return {kind: self._cell([(edge, self.operations) for edge in self.all_edges()]) for kind in self.kinds}
 
     def topology(self, genotype: Genotype) -> Topology:
-        """The genotype's one operation on each kept edge. Raises `GenotypeError` if it does not belong to this space."""
+        """The genotype's one operation on each kept edge. Raises `GenotypeError` if it is not one of this space."""
         self.check(genotype)
         return {
-            kind: self._cell([(choice.edge, (choice.operation,)) for choice in genotype.cells[kind]]) for kind in self.kinds
+            kind: self._cell([(choice.edge, (choice.operation,)) for choice in genotype.cells[kind]])
+            for kind in self.kinds
         }
 
     def _cell(self, edges: list[tuple[Edge, tuple[str, ...]]]) -> CellTopology:
@@ -62,14 +62,17 @@ class Space(ABC):
         if genotype.space != self.name:
             raise GenotypeError(f"the genotype belongs to space {genotype.space!r}, not to {self.name!r}")
         if set(genotype.cells) != set(self.kinds):
-            raise GenotypeError(f"space {self.name} has cells {', '.join(self.kinds)}; found {', '.join(genotype.cells)}")
+            raise GenotypeError(
+                f"space {self.name} has cells {', '.join(self.kinds)}; found {', '.join(genotype.cells)}"
+            )
         last = self.num_inputs + self.num_nodes - 1
         for kind, choices in genotype.cells.items():
             for choice in choices:
                 place = f"{kind} cell, edge {choice.edge}"
                 if choice.operation not in self.operations:
+                    known = ", ".join(self.operations)
                     raise GenotypeError(
-                        f"{place}: unknown operation {choice.operation!r}; space {self.name} has {', '.join(self.operations)}"
+                        f"{place}: unknown operation {choice.operation!r}; space {self.name} has {known}"
                     )
                 if not self.num_inputs <= choice.edge.target <= last:
                     raise GenotypeError(f"{place}: a node is one of {self.num_inputs} to {last}")
@@ -81,7 +84,7 @@ class Space(ABC):
 
     @abstractmethod
     def derive(self, strengths: Strengths) -> Genotype:
-        """Discretise: the genotype of the strongest operations. Ties break by lowest edge, then lowest operation index."""
+        """Discretise to the strongest operations. Ties break by lowest edge, then lowest operation index."""
 
     @abstractmethod
     def layout(self, cells: int, channels: int) -> list[Slot]:
@@ -99,9 +102,11 @@ class Space(ABC):
         if cells < 1:
             raise ConfigurationError(f"cells {cells}: a network needs at least 1")
         if channels < 2 or channels % 2:
-            raise ConfigurationError(f"channels {channels}: must be a positive even number, since reductions split them in two")
+            raise ConfigurationError(
+                f"channels {channels}: must be a positive even number, since reductions split them in two"
+            )
 
-    # -- modules --------------------------------------------------------------------------------------------------------------
+    # -- modules -------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def stem(self, image_channels: int, channels: int) -> "nn.Module":
@@ -125,7 +130,7 @@ class Space(ABC):
     def output(self, nodes: "list[Tensor]") -> "Tensor":
         """A cell's output from its nodes, each (B, C, H, W)."""
 
-    def tail(self, channels: int) -> "nn.Module":
+    def tail(self, channels: int) -> "nn.Module":  # noqa: ARG002 (for subclasses)
         """What stands between the last block and global average pooling: nothing, unless a space says otherwise."""
         from torch import nn
 
@@ -136,7 +141,8 @@ def derive_every_edge(space: Space, strengths: Strengths) -> Genotype:
     """The strongest operation of every edge, ``none`` included: how spaces discretise that keep all edges."""
     cells = {
         kind: tuple(
-            Choice(edge, strongest(row, space.operations)[1]) for edge, row in zip(space.all_edges(), strengths[kind], strict=True)
+            Choice(edge, strongest(row, space.operations)[1])
+            for edge, row in zip(space.all_edges(), strengths[kind], strict=True)
         )
         for kind in space.kinds
     }
@@ -147,7 +153,9 @@ def check_every_edge(space: Space, kind: str, choices: tuple[Choice, ...]) -> No
     """Raise `GenotypeError` unless every edge of the cell carries exactly one operation."""
     edges = space.all_edges()
     if [choice.edge for choice in choices] != edges:
-        raise GenotypeError(f"{kind}: {len(choices)} edges given; each of the {len(edges)} edges carries exactly one operation")
+        raise GenotypeError(
+            f"{kind}: {len(choices)} edges given; each of the {len(edges)} edges carries exactly one operation"
+        )
 
 
 def strongest(row: Sequence[float], operations: Sequence[str]) -> tuple[float, str]:

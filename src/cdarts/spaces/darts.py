@@ -1,6 +1,7 @@
-"""The DARTS space (Liu et al., ICLR 2019), as CDARTS searches it: a normal and a reduction cell of 2 inputs and 4 nodes.
+"""The DARTS space (Liu et al., ICLR 2019), as CDARTS searches it.
 
-The operations stand in the order of the CDARTS authors' code, with ``none`` last.
+A normal and a reduction cell, each of 2 inputs and 4 nodes. The operations stand in the order of the CDARTS authors'
+code, with ``none`` last.
 """
 
 from dataclasses import dataclass
@@ -45,8 +46,8 @@ class DartsSpace(Space):
     pool_batchnorm: bool = False
     """BatchNorm without weights after every pool, as in DARTS's search network; the CDARTS authors' pools have none."""
     stem_name: Literal["cifar", "half", "imagenet"] = "cifar"
-    """``cifar``: one 3x3 convolution at full resolution; ``half``: the same with stride 2; ``imagenet``: three of stride 2, so that
-    cells begin at an eighth of the side."""
+    """``cifar``: one 3x3 convolution at full resolution; ``half``: the same with stride 2; ``imagenet``: three of
+    stride 2, so that cells begin at an eighth of the side."""
 
     def check_cell(self, kind: str, choices: tuple[Choice, ...]) -> None:
         if any(choice.operation == "none" for choice in choices):
@@ -117,7 +118,9 @@ class DartsSpace(Space):
         from cdarts.operations import OPERATIONS, BatchNormalized, Pool
 
         operation = OPERATIONS[name](channels, channels, stride, affine)
-        return BatchNormalized(operation, channels) if self.pool_batchnorm and isinstance(operation, Pool) else operation
+        return (
+            BatchNormalized(operation, channels) if self.pool_batchnorm and isinstance(operation, Pool) else operation
+        )
 
     def output(self, nodes: "list[Tensor]") -> "Tensor":
         import torch

@@ -1,4 +1,4 @@
-"""A small space for tests and first experiments: one input, two nodes, three edges, three operations, one stem convolution."""
+"""A small space for tests and first experiments: one input, two nodes, three edges, three operations."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -11,6 +11,7 @@ from cdarts.topology import Choice, Genotype, Port, Slot
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToySpace(Space):
@@ -42,7 +43,9 @@ class ToySpace(Space):
             channels = 2 * channels if reduces else channels
             stride = 2 if reduces else 1
             port = Port(index, previous, False)
-            slots.append(Slot(f"cells.{index}", "cell", stage, (port,), channels, channels, stride, closes_stage=reduces))
+            slots.append(
+                Slot(f"cells.{index}", "cell", stage, (port,), channels, channels, stride, closes_stage=reduces)
+            )
             previous, stage = channels, stage + reduces
         return slots
 

@@ -1,0 +1,192 @@
+"""A plan that fits its budget, larger with a larger one. Step durations are made up: how they are measured has its own test."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cdarts import budget
+from cdarts.algorithms import CyclicConfig
+from cdarts.budget import LEAST_CYCLES, LEAST_EPOCHS, MOST_CYCLES, MOST_EPOCHS, Machine, RunPlan, plan_run
+from cdarts.data import ImageData, Images, load
+from cdarts.engine.forecast import Forecast, expected_seconds
+from cdarts.engine.task import Epoch
+from cdarts.errors import ConfigurationError
+from cdarts.presets import PRESETS
+from cdarts.retraining import Retraining
+from cdarts.spaces import DartsSpace
+
+MACHINE = Machine(seed=0, device=torch.device("cpu"), execution="share")
+MINUTE, HOUR = 60.0, 3600.0
+
+
+class Stub:
+    """All that planning looks at of a task: its plan, and here how large it is. It has no network."""
+
+    def __init__(self, size: float, plan: Sequence[Epoch]) -> None:
+        self.size = size
+        self._plan = list(plan)
+
+    def plan(self) -> list[Epoch]:
+        return self._plan
+
+
+def build_search(config: CyclicConfig, data: ImageData, *, seed: int, device: torch.device, execution: str) -> Stub:
+    config.check(data)
+    steps = len(data.train) // 2 // config.batch_size
+    stem = {"cifar": 1.0, "half": 0.25, "imagenet": 0.05}[config.space.stem_name]  # type: ignore[union-attr]
+    size = stem * config.channels**1.5 * (config.search_cells + config.eval_cells)
+    plan = [Epoch("pretrain", steps)] * config.pretrain_epochs
+    plan += [Epoch(name, steps, cycle=cycle) for cycle in range(config.cycles) for name in ("warmup", "joint")]
+    return Stub(size, plan)
+
+
+def build_retraining(
+    config: Retraining, genotype: object, data: ImageData, *, seed: int, device: torch.device, execution: str
+) -> Stub:
+    config.check()
+    stem = {"cifar": 1.0, "half": 0.25, "imagenet": 0.05}[config.space.stem_name]  # type: ignore[union-attr]
+    steps = len(data.train) // config.batch_size
+    return Stub(stem * config.channels**1.5 * config.cells, [Epoch("train", steps)] * config.epochs)
+
+
+@pytest.fixture
+def machine_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Make steps take seconds in proportion to the size of what they train."""
+    monkeypatch.setattr(CyclicConfig, "build", build_search)
+    monkeypatch.setattr(Retraining, "build", build_retraining)
+
+    def set_speed(seconds: float) -> None:
+        def known(task: Stub) -> Forecast:
+            factors = {"pretrain": 1.0, "warmup": 0.5, "joint": 2.0, "train": 1.0}
+            steps = {name: factor * seconds * task.size for name, factor in factors.items()}
+            return Forecast(steps, expected_seconds(task.plan(), steps))
+
+        monkeypatch.setattr(budget, "forecast", known)
+
+    set_speed(1e-4)
+    return set_speed
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> ImageData:
+    return load("synthetic")
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return load("digits")
+
+
+def of_side(side: int, count: int = 512) -> ImageData:
+    """Blank images: planning looks at their number and side only."""
+    images = Images(np.zeros((count, side, side, 3), np.uint8), np.arange(count) % 4)
+    return replace(load("synthetic"), train=images, test=images.take(np.arange(count // 4)))
+
+
+def seconds_of(plan: RunPlan) -> float:
+    return plan.search_seconds + plan.retraining_seconds
+
+
+@pytest.mark.parametrize("budget_seconds", [10.0, 40.0, 4 * MINUTE, HOUR, 10 * HOUR])
+def test_the_plan_fits_the_budget(digits: ImageData, machine_of: Callable[[float], None], budget_seconds: float) -> None:
+    plan = plan_run(digits, budget_seconds, MACHINE)
+    assert seconds_of(plan) <= budget_seconds
+    assert 1 <= plan.search.cycles <= MOST_CYCLES
+    assert 1 <= plan.retraining.epochs <= MOST_EPOCHS
+    plan.search.check(digits)
+    plan.retraining.check()
+
+
+def test_networks_and_epochs_grow_with_the_budget(synthetic: ImageData, machine_of: Callable[[float], None]) -> None:
+    plans = [plan_run(synthetic, seconds, MACHINE) for seconds in (5.0, 40.0, 4 * MINUTE, HOUR, 100 * HOUR)]
+    for smaller, larger in zip(plans, plans[1:], strict=False):
+        assert larger.search.channels >= smaller.search.channels
+        assert larger.retraining.channels * larger.retraining.cells >= smaller.retraining.channels * smaller.retraining.cells
+        assert seconds_of(larger) >= seconds_of(smaller)
+    first, last = plans[0], plans[-1]
+    assert (first.search.channels, first.retraining.channels) == (4, 8)
+    assert (last.search.channels, last.search.search_cells, last.search.eval_cells) == (16, 8, 20)
+    assert (last.retraining.channels, last.retraining.cells) == (36, 20)
+    assert (last.search.cycles, last.retraining.epochs) == (MOST_CYCLES, MOST_EPOCHS)
+
+
+def test_a_larger_size_is_taken_only_with_enough_epochs(synthetic: ImageData, machine_of: Callable[[float], None]) -> None:
+    for budget_seconds in np.geomspace(5, HOUR, 15).tolist():
+        plan = plan_run(synthetic, budget_seconds, MACHINE)
+        assert plan.search.channels == 4 or plan.search.cycles >= LEAST_CYCLES
+        assert (plan.retraining.channels, plan.retraining.cells) == (8, 5) or plan.retraining.epochs >= 0.9 * LEAST_EPOCHS
+
+
+def test_a_size_that_does_not_fit_at_all_is_no_error_after_one_that_does(
+    synthetic: ImageData, machine_of: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "SEARCH_SIZES", ((4, 3, 5), (512, 8, 20)))
+    monkeypatch.setattr(budget, "RETRAINING_SIZES", ((8, 5), (512, 20)))
+    plan = plan_run(synthetic, 20.0, MACHINE)
+    assert (plan.search.channels, plan.retraining.channels) == (4, 8)
+
+
+def test_a_faster_machine_plans_more(synthetic: ImageData, machine_of: Callable[[float], None]) -> None:
+    slow = plan_run(synthetic, 30.0, MACHINE)
+    machine_of(1e-6)
+    fast = plan_run(synthetic, 30.0, MACHINE)
+    assert fast.search.channels > slow.search.channels
+    assert fast.retraining.channels > slow.retraining.channels
+
+
+def test_too_small_a_budget_names_one_that_works(synthetic: ImageData, machine_of: Callable[[float], None]) -> None:
+    machine_of(1e-2)
+    with pytest.raises(ConfigurationError, match=r"^--budget 2s: too small .* give about (?P<least>\w+) or more$") as raised:
+        plan_run(synthetic, 2.0, MACHINE)
+    assert raised.value.exit_code == 2
+    words = str(raised.value).split()
+    minutes, _, seconds = words[words.index("about") + 1].removesuffix("s").rpartition("m")
+    plan_run(synthetic, 60.0 * int(minutes or 0) + int(seconds) + 1, MACHINE)
+
+
+def test_too_small_for_the_training_alone(
+    synthetic: ImageData, machine_of: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "RETRAINING_SIZES", ((512, 20),))
+    with pytest.raises(ConfigurationError, match="^--budget 20s: too small"):
+        plan_run(synthetic, 20.0, MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("side", "small", "large"),
+    [(8, "cifar", "cifar"), (16, "cifar", "cifar"), (32, "half", "cifar"), (64, "half", "cifar"), (224, "imagenet", "half")],
+)
+def test_the_stem_follows_the_side(
+    machine_of: Callable[[float], None], side: int, small: str, large: str
+) -> None:
+    data = of_side(side)
+    first, last = plan_run(data, 5.0, MACHINE), plan_run(data, 1000 * HOUR, MACHINE)
+    assert first.search.space == first.retraining.space == DartsSpace(stem_name=small)  # type: ignore[arg-type]
+    assert last.search.space == last.retraining.space == DartsSpace(stem_name=large)  # type: ignore[arg-type]
+
+
+def test_small_data_gets_small_batches(machine_of: Callable[[float], None]) -> None:
+    for count, batch_size in ((16, 2), (128, 16), (512, 64), (4096, 64)):
+        plan = plan_run(of_side(8, count), 60.0, MACHINE)
+        assert (plan.search.batch_size, plan.retraining.batch_size) == (batch_size, batch_size)
+
+
+def test_short_trainings_go_without_the_papers_regularisation(
+    synthetic: ImageData, machine_of: Callable[[float], None]
+) -> None:
+    short, long = plan_run(synthetic, 5.0, MACHINE).retraining, plan_run(synthetic, 1000 * HOUR, MACHINE).retraining
+    assert short.epochs < 200 <= long.epochs
+    assert (short.drop_path, short.auxiliary_weight) == (0.0, 0.0)
+    assert (long.drop_path, long.auxiliary_weight) == (None, 0.4)
+    assert short.warmup_epochs <= short.epochs // 4
+    assert 1 <= short.evaluate_every <= short.epochs
+
+
+def test_the_search_is_the_default_presets(synthetic: ImageData, machine_of: Callable[[float], None]) -> None:
+    search = plan_run(synthetic, 60.0, MACHINE).search
+    sized = {"space", "channels", "search_cells", "eval_cells", "batch_size", "pretrain_epochs", "cycles", "alpha"}
+    kept = {name: getattr(search, name) for name in vars(search) if name not in sized}
+    assert kept == {name: getattr(PRESETS["cdarts"], name) for name in kept}
