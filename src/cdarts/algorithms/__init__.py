@@ -1,4 +1,7 @@
-"""The search algorithms by name: each is a settings class that builds its search. A new one is one file and one line here."""
+"""The search algorithms by name: each is a settings class that builds its search.
+
+A new one is one file and one line here.
+"""
 
 from cdarts.algorithms.cyclic_config import CyclicConfig
 

@@ -24,7 +24,11 @@ class SearchAlgorithm(Task):
 
 
 def architecture_record(genotype: Genotype, strengths: Strengths) -> dict[str, Any]:
-    """One line of ``genotypes.jsonl``: strengths, their mean entropy (in units of the uniform distribution's), and what is chosen."""
+    """One line of ``genotypes.jsonl``: strengths, their entropy, and what is chosen.
+
+    The entropy is the mean over edges, in units of the uniform distribution's: 1 where nothing is decided, 0 where
+    every edge is.
+    """
     rows = [row for matrix in strengths.values() for row in matrix]
     entropy = sum(-sum(p * math.log(p) for p in row if p > 0) / math.log(len(row)) for row in rows) / len(rows)
     counts = Counter(genotype.operations())

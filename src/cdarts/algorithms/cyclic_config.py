@@ -1,4 +1,4 @@
-"""Every choice CDARTS makes, as one frozen dataclass. The paper, the authors' code and NNI's port differ in these fields.
+"""Every choice CDARTS makes, as one frozen dataclass. The paper, the authors' code and NNI's port differ in them.
 
 `docs/deviations.md` lists for each field what the three do; `presets.py` holds their values.
 """
@@ -71,17 +71,17 @@ class CyclicConfig:
     inherit_batchnorm: bool = True
     """... and their BatchNorm statistics and weights too."""
     persistent_optimizers: bool = True
-    """Momentum and moments live on over the cycles, by parameter name; otherwise every cycle makes its optimizers anew."""
+    """Momentum and moments live on over the cycles, by parameter name; otherwise every cycle makes optimizers anew."""
 
     # optimizers
-    search_weights: Sgd = Sgd(lr=0.08)
+    search_weights: Sgd = field(default_factory=lambda: Sgd(lr=0.08))
     """For S-Net's weights."""
-    eval_weights: Sgd = Sgd(lr=0.08)
+    eval_weights: Sgd = field(default_factory=lambda: Sgd(lr=0.08))
     """For E-Net's weights and the embedding modules."""
-    alpha: Adam = Adam()
+    alpha: Adam = field(default_factory=Adam)
     """For the architecture logits."""
     joint_clip: bool = False
-    """The joint step clips one norm over E-Net's, alpha's and also S-Net's gradients, to the clip norm of the E-Net's weights."""
+    """The joint step clips one norm over E-Net's, alpha's and also S-Net's gradients, to E-Net's clip norm."""
 
     # feedback
     feedback: Literal["kl", "kl_mean", "smooth_l1", "mse", "cosine"] = "kl"
@@ -111,38 +111,71 @@ class CyclicConfig:
     l1_operations: tuple[str, ...] = ("skip_connect",)
     """Operations whose logits are regularised."""
     l1_scale: float = 1.0
-    """Factor on the sum of the absolute logits: the authors count the term once a stage (3), or take a mean over edges (1/6)."""
+    """Factor on the sum of absolute logits: the authors count it once a stage (3), or average over edges (1/6)."""
     l1_decay: float | None = None
     """Fraction of the joint epochs after which the weight has fallen linearly to zero; None keeps it constant."""
 
     def check(self, data: "ImageData") -> None:
         """Raise `ConfigurationError` if the settings contradict each other or do not fit the data."""
-        for name in ("cycles", "joint_epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} {getattr(self, name)}: must be at least 1")
-        for name in ("pretrain_epochs", "warmup_epochs"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"{name} {getattr(self, name)}: must not be negative")
+        self._check_numbers()
+        self._check_feedback()
         unknown = set(self.l1_operations) - set(self.space.operations)
         if unknown:
             raise ConfigurationError(
-                f"l1_operations: {', '.join(sorted(unknown))} not in space {self.space.name}: {', '.join(self.space.operations)}"
+                f"--l1-operations {' '.join(sorted(unknown))}: not in space {self.space.name}, "
+                f"which has {', '.join(self.space.operations)}"
             )
-        if self.l1_decay is not None and self.l1_decay <= 0:
-            raise ConfigurationError(f"l1_decay {self.l1_decay}: must be positive, or None for a constant weight")
+        half = len(data.train) // 2
+        if self.batch_size > half:
+            raise ConfigurationError(
+                f"--batch-size {self.batch_size}: a step takes that many images from each half of the training images, "
+                f"and a half of {data.name} has {half}; choose at most {half}"
+            )
+
+    def _check_numbers(self) -> None:
+        for name, least in (
+            ("batch_size", 2),  # BatchNorm needs two
+            ("cycles", 1),
+            ("joint_epochs", 1),
+            ("pretrain_epochs", 0),
+            ("warmup_epochs", 0),
+            ("feedback_weight", 0),
+            ("l1_weight", 0),
+        ):
+            value = getattr(self, name)
+            if not value >= least:  # so that NaN is refused too
+                raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        if not self.temperature > 0:
+            raise ConfigurationError(f"--temperature {self.temperature}: must be positive")
+        if self.l1_decay is not None and not self.l1_decay > 0:
+            raise ConfigurationError(f"--l1-decay {self.l1_decay}: must be positive, or None for a constant weight")
+
+    def _check_feedback(self) -> None:
         search, evaluation = (
-            sum(slot.closes_stage for slot in self.space.layout(cells, self.channels)) for cells in (self.search_cells, self.eval_cells)
+            sum(slot.closes_stage for slot in self.space.layout(cells, self.channels))
+            for cells in (self.search_cells, self.eval_cells)
         )
         if search != evaluation:
             raise ConfigurationError(
-                f"search_cells {self.search_cells} make {search} reductions and eval_cells {self.eval_cells} make {evaluation}; "
-                "feedback compares the two networks stage by stage: use at least 2 cells in both"
+                f"--search-cells {self.search_cells} makes {search} reductions, --eval-cells {self.eval_cells} makes "
+                f"{evaluation}; feedback compares the two networks stage by stage: use at least 2 cells in both"
             )
+        levels = " ".join(str(level) for level in self.feedback_levels)
         if not self.feedback_levels or not set(self.feedback_levels) <= set(range(search + 1)):
-            raise ConfigurationError(f"feedback_levels {self.feedback_levels}: choose from 0 to {search}, the last for the final logits")
-        if self.detach_teacher and self.train_embeddings and not self.head_supervision and self.feedback_weight:
             raise ConfigurationError(
-                "detach_teacher: nothing would teach E-Net's embedding modules; add head_supervision, or freeze them (train_embeddings)"
+                f"--feedback-levels {levels}: choose from 0 to {search}, the last for the final logits"
+            )
+        if len(set(self.feedback_levels)) < len(self.feedback_levels):
+            raise ConfigurationError(f"--feedback-levels {levels}: name each level once")
+        if not self.feedback_weight:
+            return
+        if self.head_supervision and not self.train_embeddings:
+            raise ConfigurationError("--head-supervision needs --train-embeddings: frozen modules cannot learn")
+        untaught = self.detach_teacher and not self.head_supervision and not self.shared_embeddings
+        if untaught and self.train_embeddings and min(self.feedback_levels) < search:
+            raise ConfigurationError(
+                "--detach-teacher: nothing would teach E-Net's embedding modules; "
+                "add --head-supervision, or freeze them (--no-train-embeddings)"
             )
 
     def build(self, data: "ImageData", *, seed: int, device: "torch.device", execution: str) -> "CyclicSearch":

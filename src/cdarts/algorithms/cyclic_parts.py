@@ -1,0 +1,226 @@
+"""What the cyclic search is made of: its data, networks, alpha and optimizers, their record and their state.
+
+The algorithm itself is in `cyclic.py`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Set
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cdarts.algorithms.base import SearchAlgorithm, architecture_record
+from cdarts.algorithms.cyclic_config import CyclicConfig
+from cdarts.data import Batches, ImageData, Images, balanced_halves
+from cdarts.distillation import Embedding, StagePool
+from cdarts.engine.checkpoint import State
+from cdarts.engine.descent import Optimizer
+from cdarts.engine.task import Records
+from cdarts.networks import Network
+from cdarts.randomness import generator, seeded
+from cdarts.relaxations import Softmax
+from cdarts.topology import Genotype, Topology, genotype_from_json
+
+
+class CyclicParts(SearchAlgorithm):
+    """S-Net, E-Net, alpha, the embedding modules between the networks, and the optimizers."""
+
+    search_optimizer: Optimizer
+    """w_S."""
+    eval_optimizer: Optimizer
+    """w_E, and what the feedback passes through."""
+    alpha_optimizer: Optimizer
+
+    def __init__(
+        self, config: CyclicConfig, data: ImageData, *, seed: int, device: torch.device, execution: str
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.device = device
+        self.execution = execution
+        self.num_classes = data.num_classes
+        self.image_channels = data.channels
+
+        train, val = balanced_halves(data.train, seed)
+        self.train = self._batches(train, data, "train")
+        self.val = self._batches(val, data, "val")
+
+        supernet = config.space.supernet()
+        self.relaxation = Softmax(supernet, generator(seed, "alpha"), mean_nodes=config.mean_nodes).to(device)
+        with seeded(seed, "search_net"):
+            self.search_net = self._network(supernet, cells=config.search_cells, affine=config.search_affine, stem=None)
+        self.topology = self.propose(cycle=0)
+        self.eval_net = self.make_eval_net(self.topology, cycle=0)
+        with seeded(seed, "embeddings"):
+            self.search_embeddings = self._embeddings()
+            self.eval_embeddings = self.search_embeddings if config.shared_embeddings else self._embeddings()
+            # uniform below a third, as the authors begin
+            self.level_scalars = nn.Parameter((0.333 * torch.rand(len(config.feedback_levels))).to(device))
+
+        self.topology_changed = True
+        self.bank: dict[str, Tensor] = {}
+        """Weights of every operation that an E-Net has had, by name."""
+        self.moments: dict[str, dict[str, Any]] = {}
+        """Their momentum, by name."""
+        self.make_optimizers()
+
+    @abstractmethod
+    def propose(self, cycle: int) -> Genotype:
+        """The topology of the next E-Net."""
+
+    # -- networks ----------------------------------------------------------------------------------------------------
+
+    def _network(self, topology: Topology, *, cells: int, affine: bool, stem: nn.Module | None) -> Network:
+        return Network(
+            self.config.space,
+            topology,
+            cells=cells,
+            channels=self.config.channels,
+            num_classes=self.num_classes,
+            image_channels=self.image_channels,
+            affine=affine,
+            execution=self.execution,
+            stem=stem,
+        ).to(self.device)
+
+    def make_eval_net(self, genotype: Genotype, cycle: int) -> Network:
+        """A fresh E-Net of this architecture."""
+        config = self.config
+        stem = self.search_net.stem if config.shared_stem else None
+        with seeded(self.seed, "eval_net", cycle):
+            topology = config.space.topology(genotype)
+            return self._network(topology, cells=config.eval_cells, affine=config.eval_affine, stem=stem)
+
+    def _embeddings(self) -> nn.ModuleList:
+        """One embedding module for each stage that is compared besides the final logits."""
+        embeddings = nn.ModuleList(
+            Embedding(channels, self.num_classes, pool=StagePool(), affine=False)
+            for channels in self.search_net.feature_channels
+        )
+        return embeddings.requires_grad_(self.config.train_embeddings).to(self.device)
+
+    def _batches(self, half: Images, data: ImageData, stream: str) -> Batches:
+        return Batches(
+            half,
+            data,
+            batch_size=self.config.batch_size,
+            seed=self.seed,
+            stream=stream,
+            augmentation=data.augmentation,
+            device=self.device,
+        )
+
+    # -- optimizers --------------------------------------------------------------------------------------------------
+
+    def make_optimizers(self) -> None:
+        """All three, without momentum."""
+        self.search_optimizer = self.config.search_weights.build(self.search_net.named_parameters())
+        self.eval_optimizer = self.make_eval_optimizer()
+        self.alpha_optimizer = self.config.alpha.build(self.relaxation.named_parameters())
+
+    def make_eval_optimizer(self) -> Optimizer:
+        """Of E-Net and of what the feedback passes through: both networks' embedding modules, the levels' scalars."""
+        config = self.config
+        modules: dict[str, nn.Module] = {"eval_net": self.eval_net}
+        if config.train_embeddings and config.feedback_weight:
+            modules["eval_embeddings"] = self.eval_embeddings
+            if not config.shared_embeddings:
+                modules["search_embeddings"] = self.search_embeddings
+        parameters = {
+            f"{prefix}.{name}": parameter
+            for prefix, module in modules.items()
+            for name, parameter in module.named_parameters()
+        }
+        if config.level_weights and config.feedback_weight:
+            parameters["level_scalars"] = self.level_scalars
+        return config.eval_weights.build(parameters.items())
+
+    def succeed_eval_optimizer(self, inherited: Set[str]) -> None:
+        """The optimizer of a new E-Net; momentum goes with the weights inherited and with what both E-Nets share."""
+        previous = self.eval_optimizer
+        self.moments |= previous.state()
+        self.eval_optimizer = self.make_eval_optimizer()
+        kept = {
+            name
+            for name, parameter in self.eval_optimizer.named.items()
+            if name.removeprefix("eval_net.") in inherited or parameter is previous.named.get(name)
+        }
+        self.eval_optimizer.load_state({name: self.moments[name] for name in kept & self.moments.keys()})
+
+    def joint_clip(self) -> tuple[float, list[nn.Parameter]] | None:
+        """The authors' clip: one norm that also counts S-Net's gradients, which the step then throws away."""
+        norm = self.config.eval_weights.clip_norm
+        if not self.config.joint_clip or norm is None:
+            return None
+        stepped = {id(parameter) for parameter in self.eval_optimizer.parameters}
+        return norm, [parameter for parameter in self.search_net.parameters() if id(parameter) not in stepped]
+
+    # -- the record and the state ------------------------------------------------------------------------------------
+
+    def num_parameters(self) -> dict[str, int]:
+        networks = {"search_net": self.search_net, "eval_net": self.eval_net}
+        return {
+            name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()
+        }
+
+    def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
+        epoch = self.plan()[index]
+        return {
+            "metrics": {"phase": epoch.phase, "cycle": epoch.cycle, **losses},
+            "genotypes": architecture_record(self.genotype(), self.relaxation.strengths()),
+        }
+
+    def state(self) -> State:
+        return {
+            "modules": {name: module.state_dict() for name, module in self._modules().items()},
+            "level_scalars": self.level_scalars.data,
+            "topology": self.topology.to_json(),
+            "topology_changed": self.topology_changed,
+            "bank": self.bank,
+            "moments": self.moments,
+            "optimizers": [optimizer.state() for optimizer in self._optimizers()],
+        }
+
+    def load_state(self, state: State) -> None:
+        self.topology = genotype_from_json(state["topology"])
+        self.topology_changed = state["topology_changed"]
+        # the shape of E-Net follows from the topology; what it is initialised with is replaced below
+        self.eval_net = self.make_eval_net(self.topology, cycle=0)
+        for name, module in self._modules().items():
+            module.load_state_dict(state["modules"][name])
+        self.level_scalars.data.copy_(state["level_scalars"])
+        self.bank = {name: tensor.to(self.device) for name, tensor in state["bank"].items()}
+        self.moments = dict(state["moments"])
+        self.make_optimizers()
+        for optimizer, stored in zip(self._optimizers(), state["optimizers"], strict=True):
+            optimizer.load_state(stored)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {
+            "relaxation": self.relaxation,
+            "search_net": self.search_net,
+            "eval_net": self.eval_net,
+            "search_embeddings": self.search_embeddings,
+            "eval_embeddings": self.eval_embeddings,
+        }
+
+    def _optimizers(self) -> tuple[Optimizer, Optimizer, Optimizer]:
+        return self.search_optimizer, self.eval_optimizer, self.alpha_optimizer
+
+
+def inheritance(network: Network, batchnorm: bool) -> dict[str, Tensor]:
+    """The tensors that the next E-Net inherits, by name.
+
+    `batchnorm`: whether BatchNorm's are among them. Without, no statistics are inherited, nor the weights of BatchNorm
+    in searched cells: the authors' pool of operations has none. Those of fixed blocks are inherited either way.
+    """
+    tensors = network.state_dict()
+    if batchnorm:
+        return tensors
+    norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    statistics = {f"{name}.{buffer}" for name in norms for buffer, _ in network.get_submodule(name).named_buffers()}
+    searched = tuple(f"{name}." for name in norms if name.startswith("cells."))
+    return {
+        name: tensor for name, tensor in tensors.items() if name not in statistics and not name.startswith(searched)
+    }
