@@ -40,7 +40,9 @@ class BasicBlock(nn.Module):
         )
         same = stride == 1 and c_in == c_out
         self.shortcut = (
-            nn.Identity() if same else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,7 +54,11 @@ class ResidualNetwork(nn.Module):
 
     def __init__(self, width: int, blocks: int, image_channels: int, num_classes: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(image_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(image_channels, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
         channels = width
         for stage in range(3):
             for block in range(blocks):
@@ -62,7 +68,9 @@ class ResidualNetwork(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Output:
-        return Output(self.classifier(self.body(images.contiguous(memory_format=torch.channels_last)).mean(dim=(2, 3))), [])
+        return Output(
+            self.classifier(self.body(images.contiguous(memory_format=torch.channels_last)).mean(dim=(2, 3))), []
+        )
 
 
 def parameters(network: nn.Module) -> int:
@@ -86,7 +94,9 @@ def main() -> None:
     data = load(arguments.data or config["settings"]["data"])
 
     widths = range(4, 129)
-    sizes = {width: parameters(ResidualNetwork(width, arguments.blocks, data.channels, data.num_classes)) for width in widths}
+    sizes = {
+        width: parameters(ResidualNetwork(width, arguments.blocks, data.channels, data.num_classes)) for width in widths
+    }
     width = min(widths, key=lambda candidate: abs(sizes[candidate] - summary["parameters"]))
     augmentation = replace(data.augmentation, cutout=min(recipe["cutout"], data.side // 2))
     device = torch.device("cpu")
@@ -94,9 +104,17 @@ def main() -> None:
     def build(epochs: int) -> Iterator[float]:
         """Train for `epochs`; yields after every epoch the test accuracy in the last one, else nan."""
         with seeded(seed, "residual_network"):
-            network = ResidualNetwork(width, arguments.blocks, data.channels, data.num_classes).to(memory_format=torch.channels_last)
+            network = ResidualNetwork(width, arguments.blocks, data.channels, data.num_classes).to(
+                memory_format=torch.channels_last
+            )
         batches = Batches(
-            data.train, data, batch_size=recipe["batch_size"], seed=seed, stream="retrain", augmentation=augmentation, device=device
+            data.train,
+            data,
+            batch_size=recipe["batch_size"],
+            seed=seed,
+            stream="retrain",
+            augmentation=augmentation,
+            device=device,
         )
         sgd = Sgd(lr=recipe["lr"], lr_end=0.0, weight_decay=5e-4, clip_norm=recipe["clip_norm"])
         optimizer = sgd.build(network.named_parameters())

@@ -85,9 +85,7 @@ def test_parameters_of_the_search_network(space: DartsSpace, affine: bool, param
 
 def uniform(operation: str) -> Genotype:
     """The cell that has one operation on every edge."""
-    return Genotype(
-        "nasbench201", {"cell": tuple(Choice(edge, operation) for edge in NasBench201Space().all_edges())}
-    )
+    return Genotype("nasbench201", {"cell": tuple(Choice(edge, operation) for edge in NasBench201Space().all_edges())})
 
 
 def test_the_benchmark_counts_convolutions_and_linear_layers_only() -> None:

@@ -101,7 +101,7 @@ def test_where_the_model_of_a_run_lies(tmp_path: Path, card: ModelCard) -> None:
     assert find_model(tmp_path) == tmp_path / "retrain"
 
 
-# -- damage --------------------------------------------------------------------------------------------------------------
+# -- damage ------------------------------------------------------------------------------------------------------------
 
 
 def complaint(directory: Path) -> str:
@@ -130,7 +130,13 @@ def test_damaged_card(saved: Path) -> None:
     (saved / CARD).write_text(text[: len(text) // 2])
     assert CARD in complaint(saved)
     card = json.loads(text)
-    for change in ({"cells": "3"}, {"extra": 1}, {"channels": 5}, {"mean": [float("nan")]}, {"genotype": {"format": "x"}}):
+    for change in (
+        {"cells": "3"},
+        {"extra": 1},
+        {"channels": 5},
+        {"mean": [float("nan")]},
+        {"genotype": {"format": "x"}},
+    ):
         (saved / CARD).write_text(json.dumps(card | change))
         assert "cannot be built from this file" in complaint(saved)
 

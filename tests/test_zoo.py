@@ -77,9 +77,7 @@ def test_cells_as_their_authors_print_them(name: str, text: str) -> None:
 
 
 def test_an_unknown_name_gets_the_nearest_one_and_the_list() -> None:
-    with pytest.raises(
-        GenotypeError, match=r"^drats-v2: no published .* Did you mean darts-v2\? .*pc-darts-imagenet"
-    ):
+    with pytest.raises(GenotypeError, match=r"^drats-v2: no published .* Did you mean darts-v2\? .*pc-darts-imagenet"):
         zoo.load("drats-v2")
     with pytest.raises(GenotypeError, match=r"no published cell, genotype file or run .* Did you mean p-darts\?"):
         zoo.find("P-DARTS-2")

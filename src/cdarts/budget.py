@@ -1,12 +1,14 @@
 """A search and a retraining that fit a time budget: sizes are chosen by trying them on this machine.
 
-The larger the networks the better, as long as they still get enough epochs; so sizes are tried from small to large for as long as they do.
+The larger the networks the better, as long as they still get enough epochs; so sizes are tried from small to large for
+as long as they do.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 
@@ -26,13 +28,16 @@ SEARCH_SIZES = ((4, 3, 5), (8, 4, 8), (8, 6, 14), (16, 8, 20))
 """(channels, search_cells, eval_cells) from small to the paper's."""
 RETRAINING_SIZES = ((8, 5), (16, 5), (16, 8), (24, 8), (24, 14), (36, 20))
 """(channels, cells) from small to the paper's."""
-TYPICAL_CELL = "cdarts-cifar10"
-"""The cell that retraining is timed with, since the search has not found its own yet."""
+TYPICAL_CELL = "cdarts-imagenet"
+"""The cell that retraining is timed with, since the search has not found its own yet: convolutions on all edges of the
+normal cell."""
 
 SEARCH_SHARE = 0.3
 """Part of the budget that the search gets."""
 SAFETY = 0.88
 """Part of the budget that is planned for: steps grow dearer as a search finds convolutions, and machines are shared."""
+ALPHA_TRAVEL = 0.5
+"""Least distance that Adam can move a logit of alpha over the whole search; short searches get a larger rate."""
 LEAST_CYCLES, MOST_CYCLES = 5, 30
 LEAST_EPOCHS, MOST_EPOCHS = 30, 600
 
@@ -60,31 +65,49 @@ def plan_run(data: ImageData, budget_seconds: float, machine: Machine) -> RunPla
     """Choose sizes, cycles and epochs. Raises `ConfigurationError` if not even the smallest fits the budget."""
     began = time.monotonic()
     available = SAFETY * budget_seconds
-    search, search_seconds = _largest(
+    search = _largest(
         _search_sizes(data), lambda config: _fit_search(config, SEARCH_SHARE * available, data, machine), LEAST_CYCLES
     )
-    available -= search_seconds + time.monotonic() - began
-    retraining, retraining_seconds = _largest(
+    if search.epochs < 1:
+        raise _too_small(search.seconds / (SEARCH_SHARE * SAFETY))
+    available -= search.seconds + time.monotonic() - began
+    retraining = _largest(
         _retraining_sizes(data), lambda config: _fit_retraining(config, available, data, machine), LEAST_EPOCHS
     )
-    return RunPlan(search, retraining, search_seconds, retraining_seconds)
+    if retraining.epochs < 1:
+        raise _too_small(budget_seconds + (retraining.seconds - available) / SAFETY)
+    return RunPlan(search.settings, retraining.settings, search.seconds, retraining.seconds)
 
 
-def _largest(
-    sizes: Iterable[Settings], fit: Callable[[Settings], tuple[Settings, int, float]], enough: int
-) -> tuple[Settings, float]:
-    """The largest settings that fit with `enough` epochs, else the smallest ones; and the seconds they take.
+def _too_small(least_seconds: float) -> ConfigurationError:
+    # what was just measured varies, and starting takes a while too
+    enough = 1.2 * least_seconds
+    words = f"{math.ceil(enough)}s" if enough < 100 else f"{math.ceil(enough / 60)}m"
+    return ConfigurationError(f"--budget is too small for this data on this machine: give {words} or more")
 
-    `fit` gives settings with their epochs filled in, how many these are, and the seconds they take.
-    """
+
+@dataclass(frozen=True)
+class Fit(Generic[Settings]):
+    """How one size fits its part of the budget."""
+
+    settings: Settings
+    """With the epochs filled in."""
+    epochs: int
+    """As many as fit, or the search's cycles; 0 if the size does not fit at all."""
+    seconds: float
+    """What these take, or a single one where none fits."""
+
+
+def _largest(sizes: Iterable[Settings], fit: Callable[[Settings], Fit[Settings]], enough: int) -> Fit[Settings]:
+    """The largest size that fits with `enough` epochs, else the smallest one."""
     chosen = None
     for size in sizes:
-        settings, epochs, seconds = fit(size)
-        if chosen is not None and epochs < enough:
+        fitted = fit(size)
+        if chosen is not None and fitted.epochs < enough:
             break
-        chosen = settings, seconds
-        # the next size takes twice as long or more: do not spend time on trying what cannot fit
-        if epochs < 2 * enough:
+        chosen = fitted
+        # the next size takes about half as long again or more: do not spend time on trying what cannot fit
+        if fitted.epochs < 1.4 * enough:
             break
     assert chosen is not None
     return chosen
@@ -115,17 +138,17 @@ def _search_sizes(data: ImageData) -> list[CyclicConfig]:
     ]
 
 
-def _fit_search(config: CyclicConfig, seconds: float, data: ImageData, machine: Machine) -> tuple[CyclicConfig, int, float]:
+def _fit_search(config: CyclicConfig, seconds: float, data: ImageData, machine: Machine) -> Fit[CyclicConfig]:
     task = config.build(data, seed=machine.seed, device=machine.device, execution=machine.execution)
     step = forecast(task).seconds_per_step
     pretraining = expected_seconds([epoch for epoch in task.plan() if epoch.cycle is None], step)
     cycle = expected_seconds([epoch for epoch in task.plan() if epoch.cycle == 0], step)
     cycles = min(int((seconds - pretraining) / cycle), MOST_CYCLES)
     if cycles < 1:
-        raise ConfigurationError(
-            f"--budget is too small: one cycle of the search takes {pretraining + cycle:.0f} s, and {seconds:.0f} s are left for it"
-        )
-    return replace(config, cycles=cycles), cycles, pretraining + cycles * cycle
+        return Fit(config, 0, pretraining + cycle)
+    steps = cycles * sum(epoch.steps for epoch in task.plan() if epoch.phase == "joint" and epoch.cycle == 0)
+    alpha = replace(config.alpha, lr=max(config.alpha.lr, ALPHA_TRAVEL / steps))
+    return Fit(replace(config, cycles=cycles, alpha=alpha), cycles, pretraining + cycles * cycle)
 
 
 def _retraining_sizes(data: ImageData) -> list[Retraining]:
@@ -137,7 +160,7 @@ def _retraining_sizes(data: ImageData) -> list[Retraining]:
             channels=channels,
             cells=cells,
             epochs=MOST_EPOCHS,
-            batch_size=max(2, min(64 if len(data.train) < 20_000 else 128, len(data.train) // 8)),
+            batch_size=_retraining_batch(len(data.train)),
             lr=0.05,
             warmup_epochs=3,
             label_smoothing=0.1,
@@ -147,7 +170,12 @@ def _retraining_sizes(data: ImageData) -> list[Retraining]:
     ]
 
 
-def _fit_retraining(config: Retraining, seconds: float, data: ImageData, machine: Machine) -> tuple[Retraining, int, float]:
+def _retraining_batch(images: int) -> int:
+    """Few images make few steps an epoch, and short trainings want for steps: smaller batches for smaller sets."""
+    return max(2, min(32 if images < 10_000 else 64 if images < 25_000 else 128, images // 8))
+
+
+def _fit_retraining(config: Retraining, seconds: float, data: ImageData, machine: Machine) -> Fit[Retraining]:
     task = config.build(
         zoo.load(TYPICAL_CELL), data, seed=machine.seed, device=machine.device, execution=machine.execution
     )
@@ -157,7 +185,7 @@ def _fit_retraining(config: Retraining, seconds: float, data: ImageData, machine
     epoch = step * task.plan()[0].steps
     epochs = min(int((seconds - testing) / epoch), MOST_EPOCHS)
     if epochs < 1:
-        raise ConfigurationError(f"--budget is too small: one epoch of training takes {epoch:.0f} s, and {seconds:.0f} s are left")
+        return Fit(config, 0, epoch + testing)
     every = max(1, epochs // 5)
     evaluations = 1 + epochs // every
     epochs = max(1, min(int((seconds - evaluations * testing) / epoch), MOST_EPOCHS))
@@ -170,4 +198,4 @@ def _fit_retraining(config: Retraining, seconds: float, data: ImageData, machine
         drop_path=None if epochs >= 200 else 0.0,
         auxiliary_weight=0.4 if epochs >= 200 else 0.0,
     )
-    return settings, epochs, epochs * epoch + evaluations * testing
+    return Fit(settings, epochs, epochs * epoch + evaluations * testing)

@@ -1,4 +1,4 @@
-"""The command line: `cdarts COMMAND ...`. A command's module is imported only when it is called, so that help is quick."""
+"""The command line: `cdarts COMMAND ...`. A command's module is imported when it is called, so that help is quick."""
 
 import difflib
 import importlib
@@ -19,7 +19,7 @@ COMMANDS: dict[str, str] = {
     "resume": "go on with a run that was stopped",
     "show": "genotypes, presets, spaces, operations, plans, cells",
 }
-"""Every command: a module of `cdarts.commands` of the same name with a `COMMAND`. A new one is one file and one line here."""
+"""Every command: a module of that name in `cdarts.commands`, with a `COMMAND`. A new one is a file and a line here."""
 
 HELP = """\
 usage: cdarts COMMAND [OPTIONS]        (each command: cdarts COMMAND --help)
@@ -43,6 +43,8 @@ exit codes: 0 done, 1 bug, 2 usage or configuration, 3 data, 4 checkpoint, 5 not
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = any(word in ("-v", "--verbose") for word in words)
+    words = [word for word in words if word not in ("-v", "--verbose")]
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items())))
         return 0
@@ -55,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"did you mean '{near[0]}'?" if near else f"commands: {', '.join(COMMANDS)}"
         print(f"error: unknown command {name!r}; {hint}", file=sys.stderr)
         return 2
-    verbose = any(word in ("-v", "--verbose") for word in rest)
-    rest = [word for word in rest if word not in ("-v", "--verbose")]
-    # Threads that wait for each other by spinning slow a shared machine down many times over; a short spin costs nothing on an idle one.
+    # Threads that wait for each other by spinning slow a shared machine down many times over;
+    # a short spin costs nothing on an idle one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return _call(name, rest)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before a run holds its directory; from then on it stops between two steps
+        print("error: stopped by SIGINT; nothing was begun", file=sys.stderr)
         return 130
     except CdartsError as error:
         if verbose:

@@ -1,4 +1,4 @@
-"""A trained network with all that is needed to use it: topology, sizes, classes, normalisation. Saved as JSON and safetensors."""
+"""A trained network and all that is needed to use it: topology, sizes, classes, normalisation. JSON and safetensors."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,8 @@ from torch import Tensor
 from cdarts.data import ImageData
 from cdarts.engine import checkpoint
 from cdarts.engine.files import write_json
-from cdarts.errors import CheckpointError
+from cdarts.engine.run_dir import read_json
+from cdarts.errors import CheckpointError, ConfigurationError
 from cdarts.networks import Network
 from cdarts.settings import STRICT, from_json, to_json
 from cdarts.spaces import AnySpace
@@ -70,13 +71,23 @@ def save_model(directory: Path, card: ModelCard, network: Network) -> None:
 
 def load_model(directory: Path, execution: str = "share") -> tuple[ModelCard, Network]:
     """The card and the network in evaluation mode. Raises `CheckpointError` if the directory holds no usable model."""
-    from cdarts.engine.run_dir import read_json
-
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: there is no such folder")
     if not (directory / CARD).is_file():
-        raise CheckpointError(f"{directory} holds no trained model ({CARD} is missing); train one: cdarts retrain {directory}")
-    card = from_json(ModelCard, read_json(directory / CARD), str(directory / CARD))
-    network = card.build(execution)
-    network.load_state_dict(checkpoint.load(directory / WEIGHTS)["network"])
+        raise CheckpointError(
+            f"{directory} holds no trained model ({CARD} is missing): finish it with cdarts resume, "
+            "or train the network it found with cdarts retrain"
+        )
+    try:
+        card = from_json(ModelCard, read_json(directory / CARD), str(directory / CARD))
+        network = card.build(execution)
+    except ConfigurationError as error:
+        raise CheckpointError(f"{error}. The model cannot be built from this file") from error
+    stored = checkpoint.load(directory / WEIGHTS)
+    try:
+        network.load_state_dict(stored["network"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{directory / WEIGHTS} does not belong to {directory / CARD}: other weights") from error
     return card, network.eval()
 
 

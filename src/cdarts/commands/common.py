@@ -1,15 +1,15 @@
 """What the commands that train have in common: the flags of a process, and how a run begins and ends."""
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cdarts import __version__
-from cdarts.errors import CdartsError
+from cdarts.errors import CdartsError, DiskError
 from cdarts.settings import STRICT
 
 if TYPE_CHECKING:
@@ -62,11 +62,20 @@ def announce(command: str, *facts: str) -> None:
     print(f"cdarts {__version__}  {command}  {'  '.join(facts)}", flush=True)
 
 
+def print_costs(seconds: float, seconds_per_step: Mapping[str, float], memory: int, base: int, machine: str) -> None:
+    """A dry run's forecast: of time, and of memory in bytes, beside what the program itself takes."""
+    from cdarts.engine.progress import clock
+
+    steps = ", ".join(f"{phase} {step:.2f} s" for phase, step in seconds_per_step.items())
+    print(f"time    {clock(seconds)} on {machine} (a step: {steps})")
+    print(f"memory  {(memory - base) / 2**20:,.0f} MiB beside {base / 2**20:,.0f} MiB of the program itself")
+
+
 def describe(data: "ImageData") -> str:
     """One line about a data set."""
     return (
-        f"data    {data.name}: {len(data.train)} training and {len(data.test)} test images, {data.side}x{data.side}x{data.channels}, "
-        f"{data.num_classes} classes"
+        f"data    {data.name}: {len(data.train)} training and {len(data.test)} test images, "
+        f"{data.side}x{data.side}x{data.channels}, {data.num_classes} classes"
     )
 
 
@@ -75,9 +84,12 @@ def default_out(*words: str) -> Path:
     return Path("runs") / f"{'-'.join(word for word in words if word)}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def session(run_dir: "RunDir") -> "Iterator[StopFlag]":
-    """Hold a run directory for a block and leave a true ``status.json`` behind, however the block ends."""
+    """Hold a run directory for a block and leave a true ``status.json`` behind, however the block ends.
+
+    An interruption leaves the block with the command that resumes this run; of nested sessions, the outermost one.
+    """
     from cdarts.engine.runtime import Interrupted, stop_on_signals
 
     with run_dir, stop_on_signals() as stop:
@@ -85,15 +97,21 @@ def session(run_dir: "RunDir") -> "Iterator[StopFlag]":
         try:
             yield stop
         except Interrupted as error:
-            run_dir.status("interrupted", str(error))
-            raise
+            _closing_status(run_dir, "interrupted", str(Interrupted(error.number)))
+            raise Interrupted(error.number, run_dir.how_to_resume()) from error
         except CdartsError as error:
-            run_dir.status("failed", str(error))
+            _closing_status(run_dir, "failed", str(error))
             raise
         except Exception as error:
-            run_dir.status("failed", f"{type(error).__name__}: {error}")
+            _closing_status(run_dir, "failed", f"{type(error).__name__}: {error}")
             raise
         run_dir.status("done")
+
+
+def _closing_status(run_dir: "RunDir", state: str, message: str) -> None:
+    """Say how a run ended; on a full disk the error that ended it matters more than its status."""
+    with contextlib.suppress(DiskError):
+        run_dir.status(state, message)
 
 
 def config_of(command: str, settings: Any) -> dict[str, Any]:

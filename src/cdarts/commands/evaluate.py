@@ -33,25 +33,42 @@ class Evaluate:
         from cdarts.model import find_model, load_model
         from cdarts.retraining.task import EVALUATION_BATCH, evaluate
 
-        set_threads(self.threads)
         device = choose_device(self.device)
-        card, network = load_model(find_model(self.run_dir))
         if self.data is None:
-            data = settings_of(self.run_dir).load_data()
+            # as the run computed, to the same bits
+            settings = settings_of(self.run_dir)
+            set_threads(settings.threads if self.threads is None else self.threads)
+            card, network = load_model(find_model(self.run_dir), settings.execution)
+            data = settings.load_data()
         else:
+            set_threads(self.threads)
+            card, network = load_model(find_model(self.run_dir))
             data = load(self.data, image_size=card.side)
-        if data.class_names != card.class_names or data.channels != card.image_channels:
+        if (data.class_names, data.channels) != (card.class_names, card.image_channels):
             raise ConfigurationError(
-                f"{data.name} has classes {', '.join(data.class_names[:5])}... in {data.channels} channels; the model was trained on "
-                f"{', '.join(card.class_names[:5])}... in {card.image_channels}"
+                f"{data.name} has {data.channels} channels and {_listed(data.class_names)}; "
+                f"the model was trained on {card.image_channels} channels and {_listed(card.class_names)}"
             )
         batches = evaluation_batches(data.test, card.normalising(data), EVALUATION_BATCH, device)
         scores = evaluate(network.to(device), batches)
         if self.json:
-            print(json.dumps({"data": data.name, "images": len(data.test), "accuracy": scores.accuracy, "loss": scores.loss}))
+            result = {
+                "data": data.name,
+                "images": len(data.test),
+                "accuracy": scores.accuracy,
+                "loss": scores.loss,
+            }
+            print(json.dumps(result))
         else:
-            print(f"test    accuracy {scores.accuracy:.4f}  loss {scores.loss:.4f}  on {len(data.test)} images of {data.name}")
+            print(f"test    accuracy {scores.accuracy:.4f}  loss {scores.loss:.4f}", end="")
+            print(f"  on {len(data.test)} images of {data.name}")
         return 0
+
+
+def _listed(class_names: tuple[str, ...]) -> str:
+    """``10 classes (0, 1, 2, 3, 4, ...)``."""
+    more = ", ..." if len(class_names) > 5 else ""
+    return f"{len(class_names)} classes ({', '.join(class_names[:5])}{more})"
 
 
 COMMAND = Evaluate

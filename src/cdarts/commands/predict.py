@@ -25,6 +25,9 @@ class Predict:
     """Print one JSON object a line: image, class, and the probabilities of the likeliest classes."""
 
     def run(self) -> int:
+        for given in self.images:
+            if not given.exists():
+                raise DataError(f"{given}: no such file or folder")
         import numpy as np
         import torch
 
@@ -34,7 +37,7 @@ class Predict:
 
         paths = [path for given in self.images for path in ([given] if given.is_file() else find_images(given))]
         if not paths:
-            raise DataError("no image given: name image files or folders that hold some")
+            raise DataError("no images given: name image files, or folders with image files directly in them")
         device = choose_device(self.device)
         card, network = load_model(find_model(self.run_dir))
         network.to(device)

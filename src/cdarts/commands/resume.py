@@ -22,20 +22,19 @@ class Resume:
 
 
 def settings_of(path: Path) -> Setup:
-    """The settings that a run was started with. Raises `ConfigurationError` if it is no run of a command that trains."""
+    """The settings a run was started with. Raises `ConfigurationError` if it is no run of a command that trains."""
     from cdarts.commands.retrain import Retrain
     from cdarts.commands.run import Run
     from cdarts.commands.search import Search
-    from cdarts.engine.run_dir import read_json
+    from cdarts.engine.run_dir import check_run, read_json
     from cdarts.settings import from_json
 
-    if not (path / "config.json").is_file():
-        raise ConfigurationError(f"{path} is not a run directory: it has no config.json")
+    check_run(path)
     config = read_json(path / "config.json")
     kinds: dict[str, type[Setup]] = {"search": Search, "retrain": Retrain, "run": Run}
-    kind = kinds.get(config.get("command", ""))
+    kind = kinds.get(str(config.get("command")))
     if kind is None:
-        raise ConfigurationError(f"{path / 'config.json'}: \"command\" must be one of {', '.join(kinds)}")
+        raise ConfigurationError(f'{path / "config.json"}: "command" must be one of {", ".join(kinds)}')
     return from_json(kind, config.get("settings"), str(path / "config.json"))
 
 

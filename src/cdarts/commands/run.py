@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cdarts.algorithms import CyclicConfig
 from cdarts.commands.common import Setup, announce, config_of, default_out, describe, session
 from cdarts.commands.retrain import Retrain, retrain
-from cdarts.commands.search import Search, plan_lines, search, write_genotype
+from cdarts.commands.search import Search, search, write_genotype
 from cdarts.errors import ConfigurationError
 from cdarts.retraining import Retraining
 from cdarts.settings import STRICT, from_json, to_json
@@ -34,18 +34,19 @@ class Run(Setup):
         began = time.monotonic()
         announce("run", f"data {self.data}", f"budget {self.budget}", f"seed {self.seed}")
         budget_seconds = parse_duration(self.budget)
-        from cdarts.engine.run_dir import RunDir
+        from cdarts.engine.run_dir import RunDir, check_free
 
+        if self.out is not None:
+            check_free(self.out)
+        device, threads = self.machine()
         data = self.load_data()
         print(describe(data), flush=True)
-        device, threads = self.machine()
-        settings = replace(self, out=self.out or default_out(data.name, f"seed{self.seed}"), threads=threads)
-        assert settings.out is not None
-        RunDir.check_free(settings.out)
+        out = self.out or default_out(data.name, f"seed{self.seed}")
+        settings = replace(self, out=out, threads=threads)
         print("plan    trying sizes on this machine ...", flush=True)
         from cdarts.budget import Machine, plan_run
 
-        plan = plan_run(data, budget_seconds, Machine(self.seed, device, self.execution))
+        plan = plan_run(data, budget_seconds - (time.monotonic() - began), Machine(self.seed, device, self.execution))
         config = config_of("run", settings) | {
             "search": to_json(plan.search),
             "retraining": to_json(plan.retraining),
@@ -55,45 +56,77 @@ class Run(Setup):
                 "planning_seconds": round(time.monotonic() - began, 1),
             },
         }
-        return settings.execute(RunDir.create(settings.out, config), data)
+        return settings.execute(RunDir.create(out, config), data)
 
     def resume(self, path: Path) -> int:
         from cdarts.engine.run_dir import RunDir
 
-        return self.execute(RunDir(path), self.load_data())
+        data = self.load_data()
+        return self.execute(RunDir(path), data)
 
     def execute(self, run_dir: "RunDir", data: "ImageData") -> int:
         """Walk the way from wherever it stopped: the search, the retraining, the summary."""
         from cdarts.engine.run_dir import read_json
 
-        config = run_dir.config()
-        forecast = config["forecast"]
         setup = {field.name: getattr(self, field.name) for field in fields(Setup)}
         search_path, retrain_path = run_dir.path / "search", run_dir.path / "retrain"
-        with session(run_dir):
-            searching = Search(**setup, algorithm=from_json(CyclicConfig, config["search"], "config.json, search"), out=search_path)
+        with session(run_dir) as stop:
+            plan = stored_plan(run_dir)
+            searching = Search(**setup, algorithm=plan.search, out=search_path)
             genotype = search(open_or_create(search_path, config_of("search", searching)), searching, data)
             write_genotype(run_dir, genotype)
+            stop.check()
 
-            training = from_json(Retraining, config["retraining"], "config.json, retraining")
-            retraining = Retrain(**setup, genotype=str(search_path), training=training, out=retrain_path)
+            retraining = Retrain(**setup, genotype=str(search_path), training=plan.retraining, out=retrain_path)
             retrain_config = config_of("retrain", retraining) | {"genotype": genotype.to_json()}
             trained = retrain(open_or_create(retrain_path, retrain_config), retraining, data)
 
             searched = read_json(search_path / "summary.json")
-            took = searched["seconds"] + trained["seconds"] + forecast["planning_seconds"]
-            expected = sum(forecast.values())
+            took = searched["seconds"] + trained["seconds"] + plan.forecast.planning_seconds
             summary = {
                 **trained,
                 "search_seconds": searched["seconds"],
                 "retraining_seconds": trained["seconds"],
                 "seconds": round(took, 1),
-                "forecast": {**forecast, "error": round(took / expected - 1, 3)},
+                "forecast": to_json(plan.forecast) | {"error": round(took / plan.forecast.seconds - 1, 3)},
                 "genotype": genotype.to_json(),
             }
             run_dir.write_json("summary.json", summary)
         print_summary(run_dir.path, summary)
         return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredForecast:
+    """Seconds that were expected when the run was planned, and those that the planning itself took."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    search_seconds: float
+    retraining_seconds: float
+    planning_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return self.search_seconds + self.retraining_seconds + self.planning_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPlan:
+    """What ``config.json`` says about the plan, beside the settings."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    search: CyclicConfig
+    retraining: Retraining
+    forecast: StoredForecast
+
+
+def stored_plan(run_dir: "RunDir") -> StoredPlan:
+    """The plan that a run was begun with. Raises `ConfigurationError` naming the file and the key at fault."""
+    config = run_dir.config()
+    stored = {field.name: config[field.name] for field in fields(StoredPlan) if field.name in config}
+    return from_json(StoredPlan, stored, str(run_dir.path / "config.json"))
 
 
 def open_or_create(path: Path, config: dict[str, Any]) -> "RunDir":
@@ -105,10 +138,13 @@ def open_or_create(path: Path, config: dict[str, Any]) -> "RunDir":
 
 def parse_duration(text: str) -> float:
     """``90s``, ``25m`` or ``1.5h`` in seconds. Raises `ConfigurationError`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smh])", text, re.ASCII)
     if match is None:
         raise ConfigurationError(f"--budget {text}: write a number and s, m or h, e.g. 90s, 25m, 1.5h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    if seconds == 0:
+        raise ConfigurationError(f"--budget {text}: must be more than nothing")
+    return seconds
 
 
 def print_summary(path: Path, summary: dict[str, Any]) -> None:

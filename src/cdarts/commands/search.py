@@ -1,20 +1,23 @@
 """Search an architecture with a preset; every field of the algorithm is a flag."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
 from cdarts.algorithms import AnyAlgorithm
-from cdarts.commands.common import Setup, announce, config_of, default_out, describe, session
+from cdarts.commands.common import Setup, announce, config_of, default_out, describe, print_costs, session
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.settings import STRICT
 from cdarts.topology import Genotype, read_genotype
 
 if TYPE_CHECKING:
+    from cdarts.algorithms.base import SearchAlgorithm
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
+    from cdarts.engine.task import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,61 +36,71 @@ class Search(Setup):
 
     def run(self) -> int:
         announce("search", self.preset, f"data {self.data}", f"seed {self.seed}")
-        from cdarts.engine.run_dir import RunDir
+        from cdarts.engine.run_dir import RunDir, check_free
 
+        if self.out is not None:
+            check_free(self.out)
+        device, threads = self.machine()
         data = self.load_data()
         print(describe(data), flush=True)
         if self.dry_run:
             return self._dry_run(data)
-        _, threads = self.machine()
+        # what cannot be built fails here, before anything is written
+        self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
         out = self.out or default_out(self.preset, data.name, f"seed{self.seed}")
         settings = replace(self, out=out, threads=threads)
-        self.algorithm.check(data)
-        run_dir = RunDir.create(out, config_of("search", settings))
-        search(run_dir, settings, data)
+        search(RunDir.create(out, config_of("search", settings)), settings, data)
         print(f"next    cdarts retrain {out}    cdarts show genotype {out}")
         return 0
 
     def resume(self, path: Path) -> int:
         from cdarts.engine.run_dir import RunDir
 
-        search(RunDir(path), self, self.load_data())
+        data = self.load_data()
+        search(RunDir(path), self, data)
         return 0
 
     def _dry_run(self, data: "ImageData") -> int:
         from cdarts.engine.forecast import forecast, peak_memory
-        from cdarts.engine.progress import clock
 
         device, threads = self.machine()
         before = peak_memory(device)
         task = self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
         for line in plan_lines(task.plan()):
             print(f"plan    {line}")
-        print("model   " + ", ".join(f"{name} {count:,} parameters" for name, count in task.num_parameters().items()), flush=True)
+        print(f"model   {parameters_line(task)}", flush=True)
         expected = forecast(task)
-        steps = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in expected.seconds_per_step.items())
-        print(f"time    {clock(expected.seconds)} on {device} with {threads} threads (a step: {steps})")
-        print(f"memory  {(peak_memory(device) - before) / 2**20:,.0f} MiB beside {before / 2**20:,.0f} MiB of the program itself")
+        machine = f"{device} with {threads} threads"
+        print_costs(expected.seconds, expected.seconds_per_step, peak_memory(device), before, machine)
         return 0
 
 
 def search(run_dir: "RunDir", settings: Search, data: "ImageData") -> Genotype:
-    """Search, or go on searching, in a run directory; writes genotype, drawing and ``summary.json``. A search that is done stays."""
+    """Search, or go on searching, in a run directory; writes genotype, drawing and ``summary.json``.
+
+    A search that is done stays as it is.
+    """
     from cdarts.engine import loop
     from cdarts.engine.progress import PlanProgress
 
     if run_dir.done():
         run_dir.close()
+        print(f"run     {run_dir.path}: searched already", flush=True)
         return read_genotype(run_dir.path / "genotype.json")
     with session(run_dir) as stop:
         device, threads = settings.machine()
         run_dir.write_environment(device=str(device), threads=threads, data=data.fingerprint())
         task = settings.algorithm.build(data, seed=settings.seed, device=device, execution=settings.execution)
         plan = task.plan()
-        print("model   " + ", ".join(f"{name} {count:,} parameters" for name, count in task.num_parameters().items()))
+        print(f"model   {parameters_line(task)}")
         print(f"plan    {'; '.join(plan_lines(plan))}", flush=True)
         loop.run(task, run_dir, PlanProgress("search", plan), stop)
-        provenance = {"algorithm": settings.algorithm.name, "preset": settings.preset, "data": data.name, "seed": settings.seed}
+        provenance = {
+            "algorithm": settings.algorithm.name,
+            "preset": settings.preset,
+            "data": data.name,
+            "seed": settings.seed,
+        }
         genotype = replace(task.genotype(), provenance=provenance)
         write_genotype(run_dir, genotype)
         run_dir.write_json("summary.json", {"genotype": genotype.text(), "seconds": run_dir.seconds()})
@@ -103,7 +116,12 @@ def write_genotype(run_dir: "RunDir", genotype: Genotype) -> None:
     run_dir.write_text("cell.svg", draw_genotype(genotype))
 
 
-def plan_lines(plan: Any) -> list[str]:
+def parameters_line(task: "SearchAlgorithm") -> str:
+    """``search_net 58,870 parameters, eval_net ...``."""
+    return ", ".join(f"{name} {count:,} parameters" for name, count in task.num_parameters().items())
+
+
+def plan_lines(plan: "Sequence[Epoch]") -> list[str]:
     """A plan in words: ``2 x pretrain (391 steps)``, repeated phases of cycles counted together."""
     counts: dict[tuple[str, int], int] = {}
     for epoch in plan:

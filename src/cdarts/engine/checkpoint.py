@@ -1,4 +1,4 @@
-"""Checkpoint files: safetensors and JSON with a SHA-256 over both, so that a damaged file is found and nothing in it can run code.
+"""Checkpoint files: safetensors and JSON with a SHA-256 over both. Damage is found, and nothing in a file can run code.
 
 A state is a tree of dictionaries with string keys, lists, tensors, numbers, strings, booleans and None.
 """
@@ -23,7 +23,10 @@ TENSOR_MARK = "$tensor"
 
 
 def save(path: Path, state: State) -> None:
-    """Write a state atomically. Raises `DiskError`; `TypeError` for what a state may not hold."""
+    """Write a state atomically.
+
+    Raises `DiskError`; `TypeError` for what a state may not hold, `ValueError` for a number that is not finite.
+    """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_split(state, "", tensors), allow_nan=False)
     metadata = {"cdarts": json.dumps({"state": tree, "sha256": _digest(tensors, tree)})}
@@ -38,9 +41,10 @@ def load(path: Path) -> dict[str, Any]:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         stored = json.loads(header["__metadata__"]["cdarts"])
         tree, digest = stored["state"], stored["sha256"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        intact = digest == _digest(tensors, tree)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
-    if digest != _digest(tensors, tree):
+    if not intact:
         raise CheckpointError(f"{path}: the content does not match its checksum; the file is damaged")
     state = _join(json.loads(tree), tensors)
     assert isinstance(state, dict)
@@ -56,13 +60,20 @@ def _split(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
             for name in value:
                 if not isinstance(name, str):
                     raise TypeError(f"{place}: a state's keys are strings, not {name!r}")
-            return {name: _split(item, f"{place}/{name}", tensors) for name, item in value.items()}
+                if name == TENSOR_MARK:
+                    raise TypeError(f"{place}: {TENSOR_MARK} cannot be a state's key; it marks tensors in the file")
+            return {name: _split(item, f"{place}/{_escaped(name)}", tensors) for name, item in value.items()}
         case list() | tuple():
             return [_split(item, f"{place}/{index}", tensors) for index, item in enumerate(value)]
         case None | bool() | int() | float() | str():
             return value
         case _:
             raise TypeError(f"{place}: a state cannot hold {type(value).__name__}")
+
+
+def _escaped(name: str) -> str:
+    """A key without slashes, as in JSON pointers (RFC 6901), so that no two places in a state share a name."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:

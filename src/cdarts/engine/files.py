@@ -8,12 +8,15 @@ from typing import Any
 
 from cdarts.errors import DiskError
 
+TEMPORARY = ".tmp"
+"""How the names of unfinished files end; they begin with a dot."""
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step. Raises `DiskError` and leaves what was there if it cannot."""
     if path.exists() and not path.is_file():
         raise DiskError(f"{path} is not a regular file; choose another name")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -22,14 +25,21 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
+        raise DiskError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
+    finally:
+        # it is gone already, unless the writing failed or a signal cut it short
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise DiskError(f"cannot write {path} ({len(data)} bytes): {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as readable JSON; raises `DiskError`."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is an unfinished file of a process that was killed while it wrote."""
+    return path.name.startswith(".") and path.name.endswith(TEMPORARY)
 
 
 def _sync_directory(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a plan will cost on this machine: every kind of epoch is tried for a few steps on a task that is thrown away."""
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def forecast(task: Task) -> Forecast:
 
 def expected_seconds(plan: Sequence[Epoch], seconds_per_step: dict[str, float]) -> float:
     """The plan's duration from its steps."""
-    return sum(epoch.steps * seconds_per_step[epoch.phase] for epoch in plan)
+    return math.fsum(epoch.steps * seconds_per_step[epoch.phase] for epoch in plan)
 
 
 def _seconds_per_step(task: Task, index: int, epoch: Epoch) -> float:

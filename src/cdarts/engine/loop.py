@@ -10,7 +10,7 @@ from cdarts.engine.progress import PlanProgress
 from cdarts.engine.run_dir import RunDir
 from cdarts.engine.runtime import StopFlag
 from cdarts.engine.task import Losses, Task
-from cdarts.errors import NonFiniteError
+from cdarts.errors import CheckpointError, NonFiniteError
 
 
 class Means:
@@ -38,26 +38,36 @@ class Means:
 def run(task: Task, run_dir: RunDir, progress: PlanProgress, stop: StopFlag) -> None:
     """Train the task to the end of its plan; a checkpoint after every epoch.
 
-    Raises `Interrupted` between two steps if a signal asked for it.
+    Raises `Interrupted` before an epoch or a step if a signal asked for it: an epoch whose last step is done is saved
+    first. Raises `CheckpointError` if the run's checkpoint cannot be used, `NonFiniteError` from a step or for the mean
+    loss of an epoch.
     """
     plan = task.plan()
     start = 0
     stored = run_dir.load_checkpoint()
     if stored is not None:
         start, state = stored
-        task.load_state(state)
+        try:
+            task.load_state(state)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the checkpoint in {run_dir.path} does not fit the settings in its config.json; were they changed? "
+                f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            ) from error
     run_dir.status("running")
     try:
         for index in range(start, len(plan)):
+            # an epoch may have no step to stop before
+            stop.check()
             began = time.monotonic()
             task.start_epoch(index, plan[index])
             progress.start_epoch(index)
             means = Means()
             for position, batch in enumerate(task.batches(index)):
+                stop.check()
                 losses = task.step(position, *batch)
                 means.add(losses)
                 progress.step(_first(losses) if progress.wants_loss() else None)
-                stop.check()
             records = task.end_epoch(index, means.read())
             for journal, line in records.items():
                 run_dir.append(journal, {"epoch": index, **line, "seconds": round(time.monotonic() - began, 3)})

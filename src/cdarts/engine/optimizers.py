@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from cdarts.engine.descent import Optimizer
 
 
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sgd:
     """Stochastic gradient descent with momentum."""

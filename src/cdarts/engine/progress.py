@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 class PlanProgress:
-    """Follows a plan and says where it stands. Expected durations come from each phase's own steps once it has been met."""
+    """Follows a plan and says where it stands. A phase's steps last as long as those of it that are done."""
 
     def __init__(self, title: str, plan: Sequence[Epoch], seconds_per_step: Mapping[str, float] | None = None) -> None:
         self.title = title
@@ -34,9 +34,12 @@ class PlanProgress:
         self._last_step = time.monotonic()
         if self.live:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[note]}"),
-                console=self.console, transient=True,
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[note]}"),
+                console=self.console,
+                transient=True,
+            )
             self._bar.add_task(self._label(), total=max(self.plan[index].steps, 1), note="")
             self._bar.start()
 
@@ -50,7 +53,7 @@ class PlanProgress:
             self._steps[phase] = self._steps.get(phase, 0) + 1
         self._last_step = now
         self._done += 1
-        note = f"{'' if loss is None else f'loss {loss:.3f}  '}left {clock(self.left())}"
+        note = "  ".join(words for words in ("" if loss is None else f"loss {loss:.3f}", self._left_words()) if words)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done, note=note)
         elif self._first or now - self._last_line > SECONDS_BETWEEN_LINES:
@@ -59,13 +62,22 @@ class PlanProgress:
 
     def wants_loss(self) -> bool:
         """Whether the next `step` prints, so that reading a loss from the device is worth its wait."""
-        return self._first or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES or (self.live and self._done % 10 == 9)
+        return (
+            self._first
+            or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
+            or (self.live and self._done % 10 == 9)
+        )
 
-    def end_epoch(self, metrics: Mapping[str, float]) -> None:
+    def end_epoch(self, metrics: Mapping[str, object]) -> None:
+        """An epoch is done; the numbers among its `metrics` are printed."""
         self.close()
         self._done = self.plan[self._index].steps
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float))
-        self.line(f"{self._label()}  {numbers}  left {clock(self.left())}")
+        self.line("  ".join(words for words in (self._label(), numbers, self._left_words()) if words))
+
+    def _left_words(self) -> str:
+        """``left 1m15s``, once a step has been timed."""
+        return f"left {clock(self.left())}" if self._steps or self._forecast else ""
 
     def left(self) -> float:
         """Seconds that the rest of the plan takes."""

@@ -1,8 +1,11 @@
-"""A run is a directory: its settings, its journals, its checkpoints, its status. Every file in it is whole or absent."""
+"""A run is a directory: settings, journals, checkpoints, status. Every file in it is whole or absent."""
 
+import contextlib
 import json
+import math
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -12,13 +15,8 @@ from typing import IO, Any
 from cdarts import __version__
 from cdarts.engine import checkpoint
 from cdarts.engine.checkpoint import State
-from cdarts.engine.files import write_bytes, write_json
-from cdarts.errors import CheckpointError, ConfigurationError, DiskError, RunInUseError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no POSIX locks; there a run directory is not guarded
-    fcntl = None  # type: ignore[assignment]
+from cdarts.engine.files import is_leftover, write_bytes, write_json
+from cdarts.errors import CheckpointError, ConfigurationError, DataError, DiskError, RunInUseError
 
 KEPT_CHECKPOINTS = 2
 
@@ -27,36 +25,53 @@ class RunDir:
     """One run's directory, held by this process until `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Open an existing run. Raises `RunInUseError` if another process holds it, `ConfigurationError` if it is none."""
+        """Open an existing run.
+
+        Raises `ConfigurationError` if it is none, `RunInUseError` if another process holds it, `DiskError` if it is not
+        writable.
+        """
         self.path = path
-        if not (path / "config.json").is_file():
-            raise ConfigurationError(f"{path} is not a run directory: it has no config.json")
+        check_run(path)
         self._lock: IO[str] | None = self._acquire()
+        try:
+            (path / "checkpoints").mkdir(exist_ok=True)
+            for file in (*path.iterdir(), *(path / "checkpoints").iterdir()):
+                if is_leftover(file):
+                    file.unlink(missing_ok=True)
+        except OSError as error:
+            self.close()
+            raise DiskError(f"cannot write to {path}: {error.strerror or error}") from error
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any]) -> "RunDir":
-        """Make a new run. Raises `ConfigurationError` if `path` exists already and is not an empty directory."""
-        cls.check_free(path)
+        """Make a new run; its ``config.json`` is the first file in it.
+
+        Raises `ConfigurationError` if `path` exists already and is not an empty directory, `DiskError` if it cannot be
+        written; then no directory is left behind.
+        """
+        check_free(path)
         try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DiskError(f"cannot create {path}: {error.strerror or error}") from error
-        write_json(path / "config.json", config)
+        try:
+            write_json(path / "config.json", config)
+        except DiskError:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+            raise
         return cls(path)
 
-    @staticmethod
-    def check_free(path: Path) -> None:
-        """Raise `ConfigurationError` if `path` exists already and is not an empty directory."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigurationError(
-                f"{path} exists already. Go on with it: cdarts resume {path}    or begin another: --out with a new name"
-            )
-
     def _acquire(self) -> IO[str] | None:
-        if fcntl is None:
+        try:
+            import fcntl
+        except ImportError:  # Windows has no POSIX locks; there a run directory is not guarded
             return None
-        # the file stays open for as long as the run is held, and a crash releases the lock
-        lock = (self.path / "run.lock").open("a+")  # noqa: SIM115
+        try:
+            # the file stays open for as long as the run is held, and a crash releases the lock
+            lock = (self.path / "run.lock").open("a+")
+        except OSError as error:
+            raise DiskError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -82,18 +97,27 @@ class RunDir:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- settings, environment, status ------------------------------------------------------------------------------------------
+    # -- settings, environment, status ------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
-        """What `create` was given."""
+        """What `create` was given. Raises `ConfigurationError` if it cannot be read."""
         return read_json(self.path / "config.json")
 
-    def write_environment(self, **facts: Any) -> None:
-        """Versions, machine and the facts given, to ``environment.json``."""
+    def write_environment(self, *, device: str, threads: int, data: str) -> None:
+        """Versions, machine and the data set's fingerprint, to ``environment.json``.
+
+        Raises `DataError` if the run was begun with other data: what it has learnt would not fit.
+        """
         import torch
 
+        path = self.path / "environment.json"
+        if path.is_file() and read_json(path).get("data") != data:
+            raise DataError(
+                f"the data set is not the one that {self.path} was begun with: images, labels or classes have changed; "
+                "restore them, or begin another run"
+            )
         write_json(
-            self.path / "environment.json",
+            path,
             {
                 "cdarts": __version__,
                 "python": platform.python_version(),
@@ -102,16 +126,27 @@ class RunDir:
                 "processor": platform.processor() or platform.machine(),
                 "cores": os.cpu_count(),
                 "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-                **facts,
+                "device": device,
+                "threads": threads,
+                "data": data,
             },
         )
 
     def status(self, state: str, message: str = "") -> None:
         """Write ``status.json``: running, done, interrupted or failed, why, and how to go on."""
-        value = {"state": state, "message": message, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "process": os.getpid()}
+        value = {
+            "state": state,
+            "message": message,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "process": os.getpid(),
+        }
         if state != "done":
-            value["resume"] = f"cdarts resume {self.path}"
+            value["resume"] = self.how_to_resume()
         write_json(self.path / "status.json", value)
+
+    def how_to_resume(self) -> str:
+        """The command that goes on with this run."""
+        return how_to_resume(self.path)
 
     def done(self) -> bool:
         """Whether the run has ended well."""
@@ -120,9 +155,9 @@ class RunDir:
 
     def seconds(self) -> float:
         """Time spent on the run's epochs, over all its resumptions."""
-        return round(sum(line["seconds"] for line in self.journal("metrics")), 1)
+        return round(math.fsum(line["seconds"] for line in self.journal("metrics")), 1)
 
-    # -- journals ----------------------------------------------------------------------------------------------------------------
+    # -- journals ---------------------------------------------------------------------------------------------------
 
     def append(self, journal: str, line: Mapping[str, Any]) -> None:
         """Append one whole line to ``<journal>.jsonl``; raises `DiskError`."""
@@ -143,10 +178,10 @@ class RunDir:
         lines = path.read_bytes().split(b"\n")[:-1]
         return [json.loads(line) for line in lines]
 
-    # -- checkpoints -------------------------------------------------------------------------------------------------------------
+    # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, next_epoch: int, state: State) -> None:
-        """Write the state that epoch `next_epoch` starts from, remember how long the journals are, keep the newest two."""
+        """Write the state that epoch `next_epoch` starts from and how long the journals are; keep the newest two."""
         journals = {path.name: path.stat().st_size for path in sorted(self.path.glob("*.jsonl"))}
         path = self.path / "checkpoints" / f"epoch-{next_epoch:05d}.safetensors"
         checkpoint.save(path, {"next_epoch": next_epoch, "journals": journals, "task": state})
@@ -154,32 +189,43 @@ class RunDir:
             old.unlink()
 
     def load_checkpoint(self) -> tuple[int, State] | None:
-        """The newest usable checkpoint as (next epoch, state), journals cut back to it; None if there is none yet.
+        """The newest usable checkpoint as (next epoch, state), journals cut back to it; None if there is none.
 
-        A damaged one is set aside under the name ``*.damaged`` and the one before is used; raises `CheckpointError` if none is usable.
+        A damaged one is set aside under the name ``*.damaged`` and the one before is used. Raises `CheckpointError`
+        if all are damaged, now or at an earlier attempt: a run never starts over in silence.
         """
-        reasons = []
         for path in self._checkpoints():
             try:
                 stored = checkpoint.load(path)
-            except CheckpointError as error:
-                reasons.append(str(error))
+                next_epoch, journals, state = stored["next_epoch"], stored["journals"], stored["task"]
+            except (CheckpointError, KeyError) as error:
+                reason = f"{path}: not a checkpoint of a run" if isinstance(error, KeyError) else str(error)
+                print(f"warning: {reason}; it is set aside, and the checkpoint before is used", file=sys.stderr)
                 path.rename(path.with_suffix(".damaged"))
-                print(f"warning: {error}; set aside, going on from the checkpoint before", file=sys.stderr)
                 continue
-            for journal in self.path.glob("*.jsonl"):
-                with journal.open("r+b") as file:
-                    file.truncate(stored["journals"].get(journal.name, 0))
-            return stored["next_epoch"], stored["task"]
-        if reasons:
-            raise CheckpointError(f"no usable checkpoint in {self.path / 'checkpoints'}: {'; '.join(reasons)}")
+            self._cut_journals(journals)
+            return next_epoch, state
+        folder = self.path / "checkpoints"
+        damaged = sorted(path.name for path in folder.glob("*.damaged"))
+        if damaged:
+            raise CheckpointError(
+                f"no usable checkpoint in {folder}; damaged: {', '.join(damaged)}. Restore one from a copy, "
+                "or delete them to start this run from the beginning"
+            )
+        self._cut_journals({})
         return None
+
+    def _cut_journals(self, lengths: Mapping[str, int]) -> None:
+        """Take away what was appended after the lengths in bytes were noted; all of it where none was."""
+        for journal in self.path.glob("*.jsonl"):
+            with journal.open("r+b") as file:
+                file.truncate(min(journal.stat().st_size, lengths.get(journal.name, 0)))
 
     def _checkpoints(self) -> list[Path]:
         """Newest first."""
         return sorted((self.path / "checkpoints").glob("epoch-*.safetensors"), reverse=True)
 
-    # -- results -----------------------------------------------------------------------------------------------------------------
+    # -- results ----------------------------------------------------------------------------------------------------
 
     def write_text(self, name: str, text: str) -> Path:
         """A whole text file of the run."""
@@ -190,6 +236,28 @@ class RunDir:
         """A whole JSON file of the run."""
         write_json(self.path / name, value)
         return self.path / name
+
+
+def check_free(path: Path) -> None:
+    """Raise `ConfigurationError` if `path` exists already and is not an empty directory."""
+    if (path / "config.json").is_file():
+        raise ConfigurationError(
+            f"{path} holds a run already; go on with it: {how_to_resume(path)}, or choose a new name with --out"
+        )
+    if path.exists() and (not path.is_dir() or not all(is_leftover(file) for file in path.iterdir())):
+        raise ConfigurationError(f"{path} exists already and is not an empty folder: choose a new name with --out")
+
+
+def check_run(path: Path) -> None:
+    """Raise `ConfigurationError` unless `path` is a run directory."""
+    if not (path / "config.json").is_file():
+        reason = "it has no config.json" if path.is_dir() else "there is no such folder"
+        raise ConfigurationError(f"{path} is not a run directory: {reason}")
+
+
+def how_to_resume(path: Path) -> str:
+    """The command that goes on with the run at `path`."""
+    return f"cdarts resume {shlex.quote(str(path))}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,37 +10,43 @@ import torch
 from cdarts.errors import CdartsError, ConfigurationError
 
 
-class Interrupted(CdartsError):
+class Interrupted(CdartsError):  # noqa: N818 - no error of anybody's
     """A signal asked the run to stop; it can be resumed."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+    def __init__(self, number: int, how_to_resume: str = "") -> None:
+        """`how_to_resume`: the command that goes on with the run, where there is one."""
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name}; go on: {how_to_resume}" if how_to_resume else f"stopped by {name}")
+        self.number = number
         self.exit_code = 128 + number
 
 
 class StopFlag:
-    """Whether a signal has asked the run to stop. The handler only sets a flag; a second signal stops at once."""
+    """Whether a signal has asked the run to stop. As a handler it only sets a flag; a second signal stops at once."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
+    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - how handlers are called
+        if self.number is not None:
+            raise Interrupted(number)
+        self.number = number
+
     def check(self) -> None:
-        """Raise `Interrupted` if a signal has come. Called between steps, where the state is whole."""
+        """Raise `Interrupted` if a signal has come. Called where the state is whole."""
         if self.number is not None:
             raise Interrupted(self.number)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """SIGINT and SIGTERM set the flag for the time of a block."""
+    """SIGINT and SIGTERM set the flag for the time of a block. Nested blocks share a flag: no signal is lost."""
+    outer = signal.getsignal(signal.SIGTERM)
+    if isinstance(outer, StopFlag):
+        yield outer
+        return
     flag = StopFlag()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if flag.number is not None:
-            raise Interrupted(number)
-        flag.number = number
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, flag) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield flag
     finally:

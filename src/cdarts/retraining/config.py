@@ -1,5 +1,6 @@
 """How a genotype is trained: plain data, without torch."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -36,9 +37,9 @@ class Retraining:
     """None: by the authors' size rule, 3e-4 below 3.5 M parameters, else 5e-4."""
     clip_norm: float | None = 5.0
     drop_path: float | None = None
-    """Probability in the last epoch, rising linearly from 0. None: by the size rule, 0.2 below 3.0 M parameters, else 0.3."""
+    """Probability at the end, rising linearly from 0. None: by the size rule, 0.2 below 3.0 M parameters, else 0.3."""
     auxiliary_weight: float = 0.4
-    """Weight of the auxiliary head's loss; the head stands after the second stage and is never part of the model. 0: no head."""
+    """Weight of the auxiliary head's loss; it stands after the second stage and is no part of the model. 0: no head."""
     label_smoothing: float = 0.0
     cutout: int = 16
     """Side of the square cut out of each training image, at most half of the image's side; 0: none."""
@@ -47,22 +48,35 @@ class Retraining:
 
     def check(self) -> None:
         """Raise `ConfigurationError` for values that cannot work."""
-        if self.epochs < 1:
-            raise ConfigurationError(f"epochs {self.epochs}: must be at least 1")
-        if self.evaluate_every < 1:
-            raise ConfigurationError(f"evaluate_every {self.evaluate_every}: must be at least 1")
+        for name in ("epochs", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{_flag(name)} {getattr(self, name)}: must be at least 1")
         if not 0 <= self.warmup_epochs <= self.epochs:
-            raise ConfigurationError(f"warmup_epochs {self.warmup_epochs}: must lie between 0 and epochs {self.epochs}")
-        if self.drop_path is not None and not 0 <= self.drop_path < 1:
-            raise ConfigurationError(f"drop_path {self.drop_path}: must be at least 0 and below 1")
+            raise ConfigurationError(
+                f"--warmup-epochs {self.warmup_epochs}: must lie between 0 and the {self.epochs} epochs"
+            )
+        for name in ("lr", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigurationError(f"{_flag(name)} {value}: must be a positive number")
+        for name in ("weight_decay", "auxiliary_weight", "cutout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigurationError(f"{_flag(name)} {value}: must not be negative")
+        for name in ("momentum", "drop_path", "label_smoothing"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ConfigurationError(f"{_flag(name)} {value}: must be at least 0 and below 1")
 
     def for_genotype(self, genotype: Genotype) -> "Retraining":
         """The same in the genotype's space, where that is another one than the settings name."""
         if genotype.space == self.space.name:
             return self
         if genotype.space not in SPACES:
-            raise ConfigurationError(f"the genotype's space {genotype.space!r} is unknown; there are {', '.join(SPACES)}")
-        return replace(self, space=SPACES[genotype.space]())
+            raise ConfigurationError(
+                f"the genotype's space {genotype.space!r} is unknown; there are {', '.join(SPACES)}"
+            )
+        return replace(self, space=SPACES[genotype.space]())  # type: ignore[call-arg,arg-type]
 
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch: linear warm-up, else half a cosine over all epochs."""
@@ -70,12 +84,19 @@ class Retraining:
             return self.lr * (epoch + 1) / self.warmup_epochs
         return Sgd(lr=self.lr, lr_end=0.0).lr_at(epoch / self.epochs)
 
-    def build(self, genotype: Genotype, data: "ImageData", *, seed: int, device: "torch.device", execution: str) -> "RetrainTask":
+    def build(
+        self, genotype: Genotype, data: "ImageData", *, seed: int, device: "torch.device", execution: str
+    ) -> "RetrainTask":
         """The training as a task. Raises `ConfigurationError`, `GenotypeError`."""
         from cdarts.retraining.task import RetrainTask
 
         self.check()
         return RetrainTask(self, genotype, data, seed=seed, device=device, execution=execution)
+
+
+def _flag(name: str) -> str:
+    """A field as the user writes it."""
+    return f"--{name.replace('_', '-')}"
 
 
 def size_rule(parameters: int) -> tuple[float, float]:

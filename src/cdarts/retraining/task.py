@@ -1,4 +1,4 @@
-"""Retraining: the network of a genotype, trained from scratch as DARTS and CDARTS train it, as a task on the engine's loop."""
+"""The network of a genotype, trained from scratch as DARTS and CDARTS train it: a task on the engine's loop."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -55,7 +55,14 @@ class RetrainTask(Task):
     """One network, one optimizer, labels."""
 
     def __init__(
-        self, config: Retraining, genotype: Genotype, data: ImageData, *, seed: int, device: torch.device, execution: str
+        self,
+        config: Retraining,
+        genotype: Genotype,
+        data: ImageData,
+        *,
+        seed: int,
+        device: torch.device,
+        execution: str,
     ) -> None:
         self.data = data
         self.genotype = genotype
@@ -81,12 +88,23 @@ class RetrainTask(Task):
         )
         augmentation = replace(data.augmentation, cutout=min(config.cutout, data.side // 2))
         self.train = Batches(
-            data.train, data, batch_size=config.batch_size, seed=seed, stream="retrain", augmentation=augmentation, device=device
+            data.train,
+            data,
+            batch_size=config.batch_size,
+            seed=seed,
+            stream="retrain",
+            augmentation=augmentation,
+            device=device,
         )
         parameters = dict(self.network.named_parameters(prefix="network"))
         if self.auxiliary is not None:
             parameters |= dict(self.auxiliary.named_parameters(prefix="auxiliary"))
-        sgd = Sgd(lr=config.lr, momentum=config.momentum, weight_decay=self.config.weight_decay or 0.0, clip_norm=config.clip_norm)
+        sgd = Sgd(
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=self.config.weight_decay or 0.0,
+            clip_norm=config.clip_norm,
+        )
         self.optimizer = sgd.build(parameters.items())
         self.best_accuracy = 0.0
         self.last_accuracy = 0.0
@@ -95,11 +113,13 @@ class RetrainTask(Task):
         channels = self.network.feature_channels
         if len(channels) < 2:
             raise ConfigurationError(
-                f"cells {config.cells}: the auxiliary head stands after the second stage, and this network has "
-                f"{len(channels)} reductions; use more cells or auxiliary_weight 0"
+                f"--cells {config.cells}: the auxiliary head stands after the second stage, and this network has "
+                f"{len(channels)} reduction(s); use more cells or --auxiliary-weight 0"
             )
         imagenet = isinstance(config.space, DartsSpace) and config.space.stem_name == "imagenet"
-        return Embedding(channels[1], self.data.num_classes, pool=AuxiliaryPool(), affine=True, last_batchnorm=not imagenet)
+        return Embedding(
+            channels[1], self.data.num_classes, pool=AuxiliaryPool(), affine=True, last_batchnorm=not imagenet
+        )
 
     def num_parameters(self) -> int:
         """Of the network, without the auxiliary head."""
@@ -108,7 +128,7 @@ class RetrainTask(Task):
     def plan(self) -> list[Epoch]:
         return [Epoch("train", len(self.train))] * self.config.epochs
 
-    def start_epoch(self, index: int, epoch: Epoch) -> None:
+    def start_epoch(self, index: int, epoch: Epoch) -> None:  # noqa: ARG002 - all its epochs are alike
         self.epoch = index
         self.optimizer.set_lr(self.config.lr_at(index))
         self.drop_path = (self.config.drop_path or 0.0) * index / self.config.epochs

@@ -1,0 +1,221 @@
+"""`cdarts run`: the whole way, and that a stop in any part of it changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdarts import budget
+from cdarts.algorithms import CyclicConfig
+from cdarts.budget import RunPlan
+from cdarts.cli import main
+from cdarts.commands.run import parse_duration
+from cdarts.engine.run_dir import RunDir, read_json
+from cdarts.errors import ConfigurationError
+from cdarts.model import load_model
+from cdarts.retraining import Retraining
+from cdarts.settings import from_json
+from cdarts.spaces import ToySpace
+from cdarts.topology import genotype_from_json, read_genotype
+
+Call = Callable[..., Any]
+Results = Callable[[Path], dict[str, Any]]
+
+ARGUMENTS = ("run", "--data", "synthetic", "--budget", "10s", "--threads", "1", "--device", "cpu")
+STOPS = [(1, "search"), (3, "search"), (10, "search"), (1, "retrain"), (2, "retrain")]
+"""Epochs after which a run is stopped; after the search's tenth and last, the stop comes between the parts."""
+
+
+@pytest.fixture(scope="module")
+def toy_plan(toy_search: CyclicConfig) -> Iterator[RunPlan]:
+    """A plan of seconds, instead of one that is made to measure."""
+    sizes = {"cells": 2, "channels": 4, "epochs": 3, "batch_size": 64}
+    plan = RunPlan(toy_search, Retraining(space=ToySpace(), auxiliary_weight=0.0, lr=0.05, **sizes), 1.5, 2.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "plan_run", lambda *_: plan)
+        yield plan
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, toy_plan: RunPlan) -> Path:  # noqa: ARG001 - is made to be the plan
+    """The toy run, never stopped."""
+    path = tmp_path_factory.mktemp("straight") / "run"
+    assert main([*ARGUMENTS, "--out", str(path)]) == 0
+    return path
+
+
+def run(call: Call, out: Path) -> Any:
+    return call(*ARGUMENTS, "--out", out)
+
+
+@pytest.mark.parametrize(("epoch", "part"), STOPS)
+def test_stopped_in_any_part_and_resumed(
+    tmp_path: Path,
+    call: Call,
+    stop_after: Callable[..., None],
+    results: Results,
+    toy_plan: RunPlan,
+    straight: Path,
+    epoch: int,
+    part: str,
+) -> None:
+    cut = tmp_path / "cut"
+    stop_after(epoch, part)
+    result = run(call, cut)
+    assert result.code == 143
+    assert result.error() == f"stopped by SIGTERM; go on: cdarts resume {cut}", "the run, not its part"
+    status = read_json(cut / "status.json")
+    assert (status["state"], status["resume"]) == ("interrupted", f"cdarts resume {cut}")
+    stored = read_json(cut / "config.json")
+    assert from_json(CyclicConfig, stored["search"], "search") == toy_plan.search
+    result = call("resume", cut)
+    assert result.code == 0, result.err
+    for name in ("search", "retrain"):
+        assert results(cut / name) == results(straight / name)
+    assert read_genotype(cut / "genotype.json") == read_genotype(straight / "genotype.json")
+    ours, theirs = (read_json(path / "summary.json") for path in (cut, straight))
+    clock = {"seconds", "search_seconds", "retraining_seconds", "forecast"}
+    assert {key: ours[key] for key in ours if key not in clock} == {
+        key: theirs[key] for key in theirs if key not in clock
+    }
+
+
+def test_the_plan_is_written_before_anything_is_trained(
+    tmp_path: Path, call: Call, toy_plan: RunPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+    create = RunDir.create.__func__  # type: ignore[attr-defined]
+
+    def look(cls: type[RunDir], path: Path, config: dict[str, Any]) -> RunDir:
+        if path.name == "search":
+            seen.update(read_json(path.parent / "config.json"))
+        return create(cls, path, config)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(RunDir, "create", classmethod(look))
+    assert run(call, tmp_path / "run").code == 0
+    assert seen["command"] == "run"
+    assert seen["settings"]["budget"] == "10s"
+    assert from_json(CyclicConfig, seen["search"], "search") == toy_plan.search
+    assert from_json(Retraining, seen["retraining"], "retraining") == toy_plan.retraining
+    assert seen["forecast"]["search_seconds"] == 1.5
+    assert seen["forecast"]["retraining_seconds"] == 2.5
+    assert seen["forecast"]["planning_seconds"] >= 0
+
+
+@pytest.mark.usefixtures("toy_plan")
+def test_a_part_can_be_resumed_by_itself(tmp_path: Path, call: Call, stop_after: Callable[..., None]) -> None:
+    stop_after(2, "search")
+    assert run(call, tmp_path / "run").code == 143
+    assert call("resume", tmp_path / "run" / "search").code == 0
+    result = call("resume", tmp_path / "run")
+    assert result.code == 0
+    assert "search: searched already" in result.out
+
+
+@pytest.mark.usefixtures("toy_plan")
+def test_resuming_a_run_that_is_done_shows_its_result_again(tmp_path: Path, call: Call) -> None:
+    assert run(call, tmp_path / "run").code == 0
+    before = read_json(tmp_path / "run" / "summary.json")
+    result = call("resume", tmp_path / "run")
+    assert result.code == 0
+    assert read_json(tmp_path / "run" / "summary.json") == before
+    assert f"{before['test_accuracy']:.4f}" in result.out
+
+
+def test_the_summary_adds_up(straight: Path) -> None:
+    summary = read_json(straight / "summary.json")
+    forecast = summary["forecast"]
+    took = summary["search_seconds"] + summary["retraining_seconds"] + forecast["planning_seconds"]
+    assert summary["seconds"] == pytest.approx(took, abs=0.051)
+    expected = 1.5 + 2.5 + forecast["planning_seconds"]
+    assert forecast["error"] == pytest.approx(took / expected - 1, abs=0.001)
+
+
+def test_end_to_end_within_a_budget(tmp_path: Path, call: Call) -> None:
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "cdarts.cli",
+        "run",
+        "--data",
+        "synthetic",
+        "--budget",
+        "40s",
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=os.environ | {"COLUMNS": "100"})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for name in (
+        "config.json",
+        "genotype.json",
+        "cell.svg",
+        "summary.json",
+        "status.json",
+        "retrain/model.safetensors",
+    ):
+        assert (out / name).is_file(), name
+    summary = read_json(out / "summary.json")
+    assert set(summary) >= {
+        "test_accuracy",
+        "best_epoch_test_accuracy",
+        "parameters",
+        "macs",
+        "search_seconds",
+        "retraining_seconds",
+        "seconds",
+        "forecast",
+        "genotype",
+        "data",
+        "seed",
+    }
+    assert summary["test_accuracy"] > 0.5
+    genotype = genotype_from_json(summary["genotype"])
+    assert genotype == read_genotype(out / "genotype.json")
+    forecast = summary["forecast"]
+    planned = forecast["search_seconds"] + forecast["retraining_seconds"] + forecast["planning_seconds"]
+    assert planned <= 40
+    assert read_json(out / "status.json")["state"] == "done"
+    card, network = load_model(out / "retrain")
+    assert summary["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert card.genotype["text"] == genotype.text()
+    for words in ("test accuracy, last epoch", "parameters", "multiply-adds", f"next    cdarts predict {out}"):
+        assert words in done.stdout
+    assert json.loads(call("evaluate", out, "--json").out)["accuracy"] == summary["test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("25m", 1500), ("1.5h", 5400), ("0.5s", 0.5), ("4m", 240), ("100h", 360_000)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "4", "m", "-4m", "4 m", "4d", "1e3s", "soon", "nan", "0s", "0.0h", "٣m", "4m\n"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^--budget "):
+        parse_duration(text)
+
+
+def test_an_interruption_while_planning_begins_nothing(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> RunPlan:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setattr(budget, "plan_run", interrupted)
+    result = run(call, tmp_path / "run")
+    assert result.code == 130
+    assert "nothing was begun" in result.error()
+    assert not (tmp_path / "run").exists()
