@@ -1,10 +1,11 @@
-"""A yardstick for `cdarts run`: a hand-made residual network with as many parameters, trained for the same time by the same recipe.
+"""A yardstick for `cdarts run`: a hand-made residual network of the same size, trained for the same time.
 
-    python benchmarks/residual_network.py RUN [--data DATA] [--seed N] [--threads N] [--whole]
+    python benchmarks/residual_network.py RUN [--data DATA] [--threads N] [--blocks N] [--whole]
 
-RUN is a directory of `cdarts run`; its ``summary.json`` gives parameters, time and seed. The network is the classical one for CIFAR
-(He et al., 2016): three stages of two basic blocks, its width chosen to come closest to the number of parameters. `--whole` gives it the
-time of search and retraining together instead of the retraining's alone. Prints one JSON line.
+RUN is a directory of `cdarts run`: its ``summary.json`` gives parameters, time, seed, its ``config.json`` the recipe.
+The network is the classical one for CIFAR (He et al., 2016): three stages of basic blocks, its width chosen to come
+closest to the number of parameters. `--whole` gives it the time of search and retraining together instead of the
+retraining's alone. Prints one JSON line.
 """
 
 import argparse
@@ -89,7 +90,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     summary = json.loads((arguments.run / "summary.json").read_text())
     config = json.loads((arguments.run / "config.json").read_text())
-    recipe, seed = config["retraining"], summary["seed"]
+    recipe, seed = config["plan"]["retraining"], summary["seed"]
     seconds = summary["retraining_seconds"] + (summary["search_seconds"] if arguments.whole else 0.0)
     data = load(arguments.data or config["settings"]["data"])
 

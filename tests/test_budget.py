@@ -3,6 +3,7 @@
 Step durations are made up here: how they are measured has a test of its own.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -96,7 +97,7 @@ def seconds_of(plan: RunPlan) -> float:
 @pytest.mark.parametrize("budget_seconds", [10.0, 40.0, 4 * MINUTE, HOUR, 10 * HOUR])
 @pytest.mark.usefixtures("machine_of")
 def test_the_plan_fits_the_budget(digits: ImageData, budget_seconds: float) -> None:
-    plan = plan_run(digits, budget_seconds, MACHINE)
+    plan = plan_run(digits, budget_seconds, MACHINE, began=time.monotonic(), report=print)
     assert seconds_of(plan) <= budget_seconds
     assert 1 <= plan.search.cycles <= MOST_CYCLES
     assert 1 <= plan.retraining.epochs <= MOST_EPOCHS
@@ -106,7 +107,10 @@ def test_the_plan_fits_the_budget(digits: ImageData, budget_seconds: float) -> N
 
 @pytest.mark.usefixtures("machine_of")
 def test_networks_and_epochs_grow_with_the_budget(synthetic: ImageData) -> None:
-    plans = [plan_run(synthetic, seconds, MACHINE) for seconds in (5.0, 40.0, 4 * MINUTE, HOUR, 100 * HOUR)]
+    plans = [
+        plan_run(synthetic, seconds, MACHINE, began=time.monotonic(), report=print)
+        for seconds in (5.0, 40.0, 4 * MINUTE, HOUR, 100 * HOUR)
+    ]
     for smaller, larger in pairwise(plans):
         assert larger.search.channels >= smaller.search.channels
         assert (
@@ -124,7 +128,7 @@ def test_networks_and_epochs_grow_with_the_budget(synthetic: ImageData) -> None:
 @pytest.mark.usefixtures("machine_of")
 def test_a_larger_size_is_taken_only_with_enough_epochs(synthetic: ImageData) -> None:
     for budget_seconds in np.geomspace(5, HOUR, 15).tolist():
-        plan = plan_run(synthetic, budget_seconds, MACHINE)
+        plan = plan_run(synthetic, budget_seconds, MACHINE, began=time.monotonic(), report=print)
         assert plan.search.channels == 4 or plan.search.cycles >= LEAST_CYCLES
         assert (plan.retraining.channels, plan.retraining.cells) == (
             8,
@@ -138,14 +142,14 @@ def test_a_size_that_does_not_fit_at_all_is_no_error_after_one_that_does(
 ) -> None:
     monkeypatch.setattr(budget, "SEARCH_SIZES", ((4, 3, 5), (512, 8, 20)))
     monkeypatch.setattr(budget, "RETRAINING_SIZES", ((8, 5), (512, 20)))
-    plan = plan_run(synthetic, 20.0, MACHINE)
+    plan = plan_run(synthetic, 20.0, MACHINE, began=time.monotonic(), report=print)
     assert (plan.search.channels, plan.retraining.channels) == (4, 8)
 
 
 def test_a_faster_machine_plans_more(synthetic: ImageData, machine_of: Callable[[float], None]) -> None:
-    slow = plan_run(synthetic, 30.0, MACHINE)
+    slow = plan_run(synthetic, 30.0, MACHINE, began=time.monotonic(), report=print)
     machine_of(1e-6)
-    fast = plan_run(synthetic, 30.0, MACHINE)
+    fast = plan_run(synthetic, 30.0, MACHINE, began=time.monotonic(), report=print)
     assert fast.search.channels > slow.search.channels
     assert fast.retraining.channels > slow.retraining.channels
 
@@ -156,16 +160,16 @@ def test_too_small_a_budget_names_one_that_works(
 ) -> None:
     machine_of(speed)
     with pytest.raises(ConfigurationError, match=r"^--budget is too small .*: give \w+ or more$") as raised:
-        plan_run(synthetic, 2.0, MACHINE)
+        plan_run(synthetic, 2.0, MACHINE, began=time.monotonic(), report=print)
     assert raised.value.exit_code == 2
-    plan_run(synthetic, parse_duration(str(raised.value).split()[-3]), MACHINE)
+    plan_run(synthetic, parse_duration(str(raised.value).split()[-3]), MACHINE, began=time.monotonic(), report=print)
 
 
 @pytest.mark.usefixtures("machine_of")
 def test_too_small_for_the_training_alone(synthetic: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "RETRAINING_SIZES", ((512, 20),))
     with pytest.raises(ConfigurationError, match=r"^--budget is too small"):
-        plan_run(synthetic, 20.0, MACHINE)
+        plan_run(synthetic, 20.0, MACHINE, began=time.monotonic(), report=print)
 
 
 @pytest.mark.parametrize(
@@ -181,14 +185,20 @@ def test_too_small_for_the_training_alone(synthetic: ImageData, monkeypatch: pyt
 @pytest.mark.usefixtures("machine_of")
 def test_the_stem_follows_the_side(side: int, small: str, large: str) -> None:
     data = of_side(side)
-    first, last = plan_run(data, 5.0, MACHINE), plan_run(data, 1000 * HOUR, MACHINE)
+    first, last = (
+        plan_run(data, 5.0, MACHINE, began=time.monotonic(), report=print),
+        plan_run(data, 1000 * HOUR, MACHINE, began=time.monotonic(), report=print),
+    )
     assert first.search.space == first.retraining.space == DartsSpace(stem_name=small)  # type: ignore[arg-type]
     assert last.search.space == last.retraining.space == DartsSpace(stem_name=large)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("machine_of")
 def test_small_data_gets_small_batches() -> None:
-    plans = {count: plan_run(of_side(8, count), HOUR, MACHINE) for count in (16, 128, 512, 4096, 12_000, 30_000)}
+    plans = {
+        count: plan_run(of_side(8, count), HOUR, MACHINE, began=time.monotonic(), report=print)
+        for count in (16, 128, 512, 4096, 12_000, 30_000)
+    }
     for count, plan in plans.items():
         for batch_size in (plan.search.batch_size, plan.retraining.batch_size):
             assert batch_size == 2 or 2 < batch_size <= count // 8, "eight steps an epoch at least"
@@ -199,7 +209,10 @@ def test_small_data_gets_small_batches() -> None:
 
 @pytest.mark.usefixtures("machine_of")
 def test_short_trainings_go_without_the_papers_regularisation(synthetic: ImageData) -> None:
-    short, long = plan_run(synthetic, 5.0, MACHINE).retraining, plan_run(synthetic, 1000 * HOUR, MACHINE).retraining
+    short, long = (
+        plan_run(synthetic, 5.0, MACHINE, began=time.monotonic(), report=print).retraining,
+        plan_run(synthetic, 1000 * HOUR, MACHINE, began=time.monotonic(), report=print).retraining,
+    )
     assert short.epochs < 200 <= long.epochs
     assert (short.drop_path, short.auxiliary_weight) == (0.0, 0.0)
     assert (long.drop_path, long.auxiliary_weight) == (None, 0.4)
@@ -209,7 +222,7 @@ def test_short_trainings_go_without_the_papers_regularisation(synthetic: ImageDa
 
 @pytest.mark.usefixtures("machine_of")
 def test_the_search_is_the_default_presets(synthetic: ImageData) -> None:
-    search = plan_run(synthetic, 60.0, MACHINE).search
+    search = plan_run(synthetic, 60.0, MACHINE, began=time.monotonic(), report=print).search
     sized = {"space", "channels", "search_cells", "eval_cells", "batch_size", "pretrain_epochs", "cycles", "alpha"}
     kept = {name: getattr(search, name) for name in vars(search) if name not in sized}
     assert kept == {name: getattr(PRESETS["cdarts"], name) for name in kept}

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 
@@ -19,6 +19,7 @@ from cdarts.engine.forecast import expected_seconds, forecast
 from cdarts.errors import ConfigurationError
 from cdarts.presets import PRESETS
 from cdarts.retraining import Retraining
+from cdarts.settings import STRICT
 from cdarts.spaces import DartsSpace
 
 Stem = Literal["cifar", "half", "imagenet"]
@@ -42,14 +43,23 @@ LEAST_CYCLES, MOST_CYCLES = 5, 30
 LEAST_EPOCHS, MOST_EPOCHS = 30, 600
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """What a run will do, and the seconds it expects to take."""
+    """What a run will do and the seconds it is expected to take; fixed in ``config.json`` before the first step."""
+
+    __pydantic_config__: ClassVar = STRICT
 
     search: CyclicConfig
     retraining: Retraining
     search_seconds: float
     retraining_seconds: float
+    planning_seconds: float
+    """What the planning itself took, and all that came before it."""
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.search_seconds + self.retraining_seconds + self.planning_seconds
 
 
 @dataclass(frozen=True)
@@ -61,22 +71,43 @@ class Machine:
     execution: str
 
 
-def plan_run(data: ImageData, budget_seconds: float, machine: Machine) -> RunPlan:
-    """Choose sizes, cycles and epochs. Raises `ConfigurationError` if not even the smallest fits the budget."""
-    began = time.monotonic()
+def plan_run(
+    data: ImageData, budget_seconds: float, machine: Machine, *, began: float, report: Callable[[str], None]
+) -> RunPlan:
+    """Choose sizes, cycles and epochs for a run that began at `began` (`time.monotonic`); `report` hears what is tried.
+
+    Raises `ConfigurationError` if not even the smallest fits the budget.
+    """
     available = SAFETY * budget_seconds
     search = _largest(
-        _search_sizes(data), lambda config: _fit_search(config, SEARCH_SHARE * available, data, machine), LEAST_CYCLES
+        _search_sizes(data),
+        lambda config: _fit_search(config, SEARCH_SHARE * available, data, machine),
+        LEAST_CYCLES,
+        lambda fit: report(
+            f"search with {fit.settings.search_cells} and {fit.settings.eval_cells} cells, "
+            f"{fit.settings.channels} channels: {fit.epochs} cycles"
+        ),
     )
     if search.epochs < 1:
         raise _too_small(search.seconds / (SEARCH_SHARE * SAFETY))
     available -= search.seconds + time.monotonic() - began
     retraining = _largest(
-        _retraining_sizes(data), lambda config: _fit_retraining(config, available, data, machine), LEAST_EPOCHS
+        _retraining_sizes(data),
+        lambda config: _fit_retraining(config, available, data, machine),
+        LEAST_EPOCHS,
+        lambda fit: report(
+            f"training with {fit.settings.cells} cells, {fit.settings.channels} channels: {fit.epochs} epochs"
+        ),
     )
     if retraining.epochs < 1:
         raise _too_small(budget_seconds + (retraining.seconds - available) / SAFETY)
-    return RunPlan(search.settings, retraining.settings, search.seconds, retraining.seconds)
+    return RunPlan(
+        search=search.settings,
+        retraining=retraining.settings,
+        search_seconds=round(search.seconds, 1),
+        retraining_seconds=round(retraining.seconds, 1),
+        planning_seconds=round(time.monotonic() - began, 1),
+    )
 
 
 def _too_small(least_seconds: float) -> ConfigurationError:
@@ -98,11 +129,17 @@ class Fit(Generic[Settings]):
     """What these take, or a single one where none fits."""
 
 
-def _largest(sizes: Iterable[Settings], fit: Callable[[Settings], Fit[Settings]], enough: int) -> Fit[Settings]:
+def _largest(
+    sizes: Iterable[Settings],
+    fit: Callable[[Settings], Fit[Settings]],
+    enough: int,
+    report: Callable[[Fit[Settings]], None],
+) -> Fit[Settings]:
     """The largest size that fits with `enough` epochs, else the smallest one."""
     chosen = None
     for size in sizes:
         fitted = fit(size)
+        report(fitted)
         if chosen is not None and fitted.epochs < enough:
             break
         chosen = fitted

@@ -182,11 +182,16 @@ def test_a_config_without_genotype(call: Call, stopped: Path) -> None:
 
 
 def test_a_config_without_its_plan(tmp_path: Path, call: Call) -> None:
-    config = {"command": "run", "cdarts": "0.1.0", "settings": {"data": "synthetic"}, "search": {"cycles": "many"}}
+    config = {
+        "command": "run",
+        "cdarts": "0.1.0",
+        "settings": {"data": "synthetic"},
+        "plan": {"search": {"cycles": "many"}},
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     result = call("resume", tmp_path)
     assert result.code == 2
-    for key in ("search.cycles", "retraining", "forecast"):
+    for key in ("plan: search.cycles", "retraining", "search_seconds"):
         assert key in result.error()
 
 

@@ -4,9 +4,9 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from cdarts import __version__
 from cdarts.errors import CdartsError, DiskError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
     from cdarts.engine.runtime import StopFlag
+
+
+SetupT = TypeVar("SetupT", bound="Setup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,18 @@ class Setup(ABC):
     """Threads torch computes with; recorded, since their number changes the last bits."""
     execution: Literal["share", "plain"] = "share"
     """How cells are computed: `plain` is the slow reference of the same mathematics."""
+
+    def settled(self: SetupT, threads: int) -> SetupT:
+        """As a resume needs them: the threads in use, and absolute paths, so that any working directory will do."""
+        from cdarts.data import DATASETS
+
+        is_path = self.data not in DATASETS and Path(self.data).exists()
+        return replace(
+            self,
+            data=str(Path(self.data).resolve()) if is_path else self.data,
+            data_root=None if self.data_root is None else self.data_root.resolve(),
+            threads=threads,
+        )
 
     def load_data(self) -> "ImageData":
         """Raises `DataError`."""

@@ -46,7 +46,7 @@ class Retrain(Setup):
         if self.dry_run:
             return self._dry_run(training, genotype, data)
         out = self.out or default_out("retrain", data.name, f"seed{self.seed}")
-        settings = replace(self, training=training, out=out, threads=threads)
+        settings = replace(self.settled(threads), training=training, out=out)
         # what cannot be built fails here, before anything is written
         training.build(genotype, data, seed=self.seed, device=device, execution=self.execution)
         run_dir = RunDir.create(out, config_of("retrain", settings) | {"genotype": genotype.to_json()})

@@ -6,12 +6,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cdarts.algorithms import CyclicConfig
 from cdarts.commands.common import Setup, announce, config_of, default_out, describe, session
 from cdarts.commands.retrain import Retrain, retrain
 from cdarts.commands.search import Search, search, write_genotype
 from cdarts.errors import ConfigurationError
-from cdarts.retraining import Retraining
 from cdarts.settings import STRICT, from_json, to_json
 
 if TYPE_CHECKING:
@@ -42,21 +40,18 @@ class Run(Setup):
         data = self.load_data()
         print(describe(data), flush=True)
         out = self.out or default_out(data.name, f"seed{self.seed}")
-        settings = replace(self, out=out, threads=threads)
-        print("plan    trying sizes on this machine ...", flush=True)
+        settings = replace(self.settled(threads), out=out)
+        print("plan    trying sizes on this machine; what fits the budget:", flush=True)
         from cdarts.budget import Machine, plan_run
 
-        plan = plan_run(data, budget_seconds - (time.monotonic() - began), Machine(self.seed, device, self.execution))
-        config = config_of("run", settings) | {
-            "search": to_json(plan.search),
-            "retraining": to_json(plan.retraining),
-            "forecast": {
-                "search_seconds": round(plan.search_seconds, 1),
-                "retraining_seconds": round(plan.retraining_seconds, 1),
-                "planning_seconds": round(time.monotonic() - began, 1),
-            },
-        }
-        return settings.execute(RunDir.create(out, config), data)
+        plan = plan_run(
+            data,
+            budget_seconds,
+            Machine(self.seed, device, self.execution),
+            began=began,
+            report=lambda line: print(f"plan    {line}", flush=True),
+        )
+        return settings.execute(RunDir.create(out, config_of("run", settings) | {"plan": to_json(plan)}), data)
 
     def resume(self, path: Path) -> int:
         from cdarts.engine.run_dir import RunDir
@@ -66,12 +61,13 @@ class Run(Setup):
 
     def execute(self, run_dir: "RunDir", data: "ImageData") -> int:
         """Walk the way from wherever it stopped: the search, the retraining, the summary."""
+        from cdarts.budget import RunPlan
         from cdarts.engine.run_dir import read_json
 
         setup = {field.name: getattr(self, field.name) for field in fields(Setup)}
         search_path, retrain_path = run_dir.path / "search", run_dir.path / "retrain"
         with session(run_dir) as stop:
-            plan = stored_plan(run_dir)
+            plan = from_json(RunPlan, run_dir.config().get("plan"), f"{run_dir.path / 'config.json'}, plan")
             searching = Search(**setup, algorithm=plan.search, out=search_path)
             genotype = search(open_or_create(search_path, config_of("search", searching)), searching, data)
             write_genotype(run_dir, genotype)
@@ -82,51 +78,22 @@ class Run(Setup):
             trained = retrain(open_or_create(retrain_path, retrain_config), retraining, data)
 
             searched = read_json(search_path / "summary.json")
-            took = searched["seconds"] + trained["seconds"] + plan.forecast.planning_seconds
+            took = searched["seconds"] + trained["seconds"] + plan.planning_seconds
             summary = {
                 **trained,
                 "search_seconds": searched["seconds"],
                 "retraining_seconds": trained["seconds"],
                 "seconds": round(took, 1),
-                "forecast": to_json(plan.forecast) | {"error": round(took / plan.forecast.seconds - 1, 3)},
-                "genotype": genotype.to_json(),
+                "forecast": {
+                    "search_seconds": plan.search_seconds,
+                    "retraining_seconds": plan.retraining_seconds,
+                    "planning_seconds": plan.planning_seconds,
+                    "error": round(took / plan.seconds - 1, 3),
+                },
             }
             run_dir.write_json("summary.json", summary)
         print_summary(run_dir.path, summary)
         return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredForecast:
-    """Seconds that were expected when the run was planned, and those that the planning itself took."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    search_seconds: float
-    retraining_seconds: float
-    planning_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        return self.search_seconds + self.retraining_seconds + self.planning_seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredPlan:
-    """What ``config.json`` says about the plan, beside the settings."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    search: CyclicConfig
-    retraining: Retraining
-    forecast: StoredForecast
-
-
-def stored_plan(run_dir: "RunDir") -> StoredPlan:
-    """The plan that a run was begun with. Raises `ConfigurationError` naming the file and the key at fault."""
-    config = run_dir.config()
-    stored = {field.name: config[field.name] for field in fields(StoredPlan) if field.name in config}
-    return from_json(StoredPlan, stored, str(run_dir.path / "config.json"))
 
 
 def open_or_create(path: Path, config: dict[str, Any]) -> "RunDir":

@@ -48,7 +48,7 @@ class Search(Setup):
         # what cannot be built fails here, before anything is written
         self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
         out = self.out or default_out(self.preset, data.name, f"seed{self.seed}")
-        settings = replace(self, out=out, threads=threads)
+        settings = replace(self.settled(threads), out=out)
         search(RunDir.create(out, config_of("search", settings)), settings, data)
         print(f"next    cdarts retrain {out}    cdarts show genotype {out}")
         return 0

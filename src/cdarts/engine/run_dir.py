@@ -34,8 +34,7 @@ class RunDir:
         check_run(path)
         self._lock: IO[str] | None = self._acquire()
         try:
-            (path / "checkpoints").mkdir(exist_ok=True)
-            for file in (*path.iterdir(), *(path / "checkpoints").iterdir()):
+            for file in (*path.iterdir(), *path.glob("checkpoints/*")):
                 if is_leftover(file):
                     file.unlink(missing_ok=True)
         except OSError as error:
@@ -181,9 +180,16 @@ class RunDir:
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, next_epoch: int, state: State) -> None:
-        """Write the state that epoch `next_epoch` starts from and how long the journals are; keep the newest two."""
+        """Write the state that epoch `next_epoch` starts from and how long the journals are; keep the newest two.
+
+        Raises `DiskError` and leaves the older ones if it cannot be written.
+        """
         journals = {path.name: path.stat().st_size for path in sorted(self.path.glob("*.jsonl"))}
         path = self.path / "checkpoints" / f"epoch-{next_epoch:05d}.safetensors"
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"cannot create {path.parent}: {error.strerror or error}") from error
         checkpoint.save(path, {"next_epoch": next_epoch, "journals": journals, "task": state})
         for old in self._checkpoints()[KEPT_CHECKPOINTS:]:
             old.unlink()

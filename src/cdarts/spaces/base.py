@@ -137,25 +137,38 @@ class Space(ABC):
         return nn.Identity()
 
 
-def derive_every_edge(space: Space, strengths: Strengths) -> Genotype:
-    """The strongest operation of every edge, ``none`` included: how spaces discretise that keep all edges."""
-    cells = {
-        kind: tuple(
-            Choice(edge, strongest(row, space.operations)[1])
-            for edge, row in zip(space.all_edges(), strengths[kind], strict=True)
-        )
-        for kind in space.kinds
-    }
-    return Genotype(space.name, cells)
+@dataclass(frozen=True, kw_only=True)
+class EveryEdgeSpace(Space):
+    """Base of the spaces whose cells have one input and keep all their edges: ``none`` is a choice like others."""
 
+    def check_cell(self, kind: str, choices: tuple[Choice, ...]) -> None:
+        edges = self.all_edges()
+        if [choice.edge for choice in choices] != edges:
+            raise GenotypeError(
+                f"{kind}: {len(choices)} edges given; each of the {len(edges)} edges carries exactly one operation"
+            )
 
-def check_every_edge(space: Space, kind: str, choices: tuple[Choice, ...]) -> None:
-    """Raise `GenotypeError` unless every edge of the cell carries exactly one operation."""
-    edges = space.all_edges()
-    if [choice.edge for choice in choices] != edges:
-        raise GenotypeError(
-            f"{kind}: {len(choices)} edges given; each of the {len(edges)} edges carries exactly one operation"
-        )
+    def derive(self, strengths: Strengths) -> Genotype:
+        """The strongest operation of every edge, ``none`` included."""
+        cells = {
+            kind: tuple(
+                Choice(edge, strongest(row, self.operations)[1])
+                for edge, row in zip(self.all_edges(), strengths[kind], strict=True)
+            )
+            for kind in self.kinds
+        }
+        return Genotype(self.name, cells)
+
+    def stem_channels(self, channels: int) -> tuple[int, ...]:
+        return (channels,)
+
+    def stem(self, image_channels: int, channels: int) -> "nn.Module":
+        from cdarts.operations import STEMS
+
+        return STEMS["cifar"](image_channels, self.stem_channels(channels))
+
+    def output(self, nodes: "list[Tensor]") -> "Tensor":
+        return nodes[-1]
 
 
 def strongest(row: Sequence[float], operations: Sequence[str]) -> tuple[float, str]:

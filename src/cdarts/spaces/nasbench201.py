@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from tyro.conf import Suppress
 
 from cdarts.settings import STRICT
-from cdarts.spaces.base import Space, Strengths, check_every_edge, derive_every_edge
-from cdarts.topology import Choice, Genotype, Port, Slot
+from cdarts.spaces.base import EveryEdgeSpace
+from cdarts.topology import Port, Slot
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 NUM_STAGES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class NasBench201Space(Space):
+class NasBench201Space(EveryEdgeSpace):
     """One cell for the whole network; the benchmark's networks have 15 of them, 5 a stage, and 16 channels."""
 
     operations: ClassVar[tuple[str, ...]] = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -31,15 +31,6 @@ class NasBench201Space(Space):
     __pydantic_config__: ClassVar = STRICT
 
     name: Suppress[Literal["nasbench201"]] = "nasbench201"
-
-    def check_cell(self, kind: str, choices: tuple[Choice, ...]) -> None:
-        check_every_edge(self, kind, choices)
-
-    def derive(self, strengths: Strengths) -> Genotype:
-        return derive_every_edge(self, strengths)
-
-    def stem_channels(self, channels: int) -> tuple[int, ...]:
-        return (channels,)
 
     def layout(self, cells: int, channels: int) -> list[Slot]:
         self.check_size(cells, channels)
@@ -70,11 +61,6 @@ class NasBench201Space(Space):
                 index += 1
         return slots
 
-    def stem(self, image_channels: int, channels: int) -> "nn.Module":
-        from cdarts.operations import STEMS
-
-        return STEMS["cifar"](image_channels, self.stem_channels(channels))
-
     def preprocess(self, port: Port, channels: int, affine: bool) -> "nn.Module":  # noqa: ARG002 (inputs fit already)
         from torch import nn
 
@@ -84,9 +70,6 @@ class NasBench201Space(Space):
         from cdarts.operations import ResidualReduction
 
         return ResidualReduction(slot.inputs[0].channels, slot.channels)
-
-    def output(self, nodes: "list[Tensor]") -> "Tensor":
-        return nodes[-1]
 
     def tail(self, channels: int) -> "nn.Module":
         from torch import nn

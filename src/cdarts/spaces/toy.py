@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from tyro.conf import Suppress
 
 from cdarts.settings import STRICT
-from cdarts.spaces.base import Space, Strengths, check_every_edge, derive_every_edge
-from cdarts.topology import Choice, Genotype, Port, Slot
+from cdarts.spaces.base import EveryEdgeSpace
+from cdarts.topology import Port, Slot
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToySpace(Space):
+class ToySpace(EveryEdgeSpace):
     """All edges kept, ``none`` allowed; the middle cell halves the side, and a skip there is a factorised reduction."""
 
     operations: ClassVar[tuple[str, ...]] = ("none", "skip_connect", "nor_conv_3x3")
@@ -24,15 +24,6 @@ class ToySpace(Space):
     __pydantic_config__: ClassVar = STRICT
 
     name: Suppress[Literal["toy"]] = "toy"
-
-    def check_cell(self, kind: str, choices: tuple[Choice, ...]) -> None:
-        check_every_edge(self, kind, choices)
-
-    def derive(self, strengths: Strengths) -> Genotype:
-        return derive_every_edge(self, strengths)
-
-    def stem_channels(self, channels: int) -> tuple[int, ...]:
-        return (channels,)
 
     def layout(self, cells: int, channels: int) -> list[Slot]:
         self.check_size(cells, channels)
@@ -49,15 +40,7 @@ class ToySpace(Space):
             previous, stage = channels, stage + reduces
         return slots
 
-    def stem(self, image_channels: int, channels: int) -> "nn.Module":
-        from cdarts.operations import STEMS
-
-        return STEMS["cifar"](image_channels, self.stem_channels(channels))
-
     def preprocess(self, port: Port, channels: int, affine: bool) -> "nn.Module":
         from cdarts.operations import ReluConvBatchNorm
 
         return ReluConvBatchNorm(port.channels, channels, 1, 1, affine)
-
-    def output(self, nodes: "list[Tensor]") -> "Tensor":
-        return nodes[-1]
