@@ -53,7 +53,7 @@ class CyclicSearch(CyclicParts):
         match self.phase:
             case "pretrain":
                 return zip(self.train(index))
-            case "warmup" if self.topology_changed or self.config.warmup_unchanged:
+            case "warmup" if self.eval_net_is_new or self.config.warmup_unchanged:
                 return zip(self.warmup_batches(index))
             case "joint":
                 return zip(self.train(index), self.val(index), strict=False)
@@ -77,7 +77,7 @@ class CyclicSearch(CyclicParts):
         logits = self.search_net(images, detached(self.relaxation())).logits
         loss = F.cross_entropy(logits, labels)
         descend(loss, self.search_optimizer)
-        return {"search_loss": loss, "search_accuracy": accuracy(logits, labels)}
+        return {"search_loss": loss.detach(), "search_accuracy": accuracy(logits, labels)}
 
     def evaluation_weight_step(self, batch: Batch) -> Losses:
         """w_E follows the labels of the val half on the topology proposed (eq. 2)."""
@@ -85,7 +85,7 @@ class CyclicSearch(CyclicParts):
         logits = self.eval_net(images).logits
         loss = F.cross_entropy(logits, labels)
         descend(loss, self.eval_optimizer)
-        return {"eval_loss": loss, "eval_accuracy": accuracy(logits, labels)}
+        return {"eval_loss": loss.detach(), "eval_accuracy": accuracy(logits, labels)}
 
     def architecture_step(self, batch: Batch) -> Losses:
         """alpha and w_E go down L_S + L_E + lambda * L_SE + lambda' * |alpha_skip|, w_S held (eq. 3 and 6)."""
@@ -109,7 +109,7 @@ class CyclicSearch(CyclicParts):
             total = total + self.l1_weight * losses["l1"]
         descend(total, self.eval_optimizer, self.alpha_optimizer, joint_clip=self.joint_clip())
         return {
-            **losses,
+            **{name: loss.detach() for name, loss in losses.items()},
             "search_val_accuracy": accuracy(search.logits, labels),
             "eval_accuracy": accuracy(evaluation.logits, labels),
         }
@@ -120,7 +120,9 @@ class CyclicSearch(CyclicParts):
         Returns the loss, and the logits (B, classes) of E-Net's embedding modules.
         """
         config = self.config
-        heads = [embed(x) for embed, x in zip(self.eval_embeddings, evaluation.features, strict=True)]
+        # a teacher that is not taught back is not reached through its heads' supervision either
+        features = [x.detach() for x in evaluation.features] if config.detach_teacher else evaluation.features
+        heads = [embed(x) for embed, x in zip(self.eval_embeddings, features, strict=True)]
         teachers = [*heads, evaluation.logits]
         students = [embed(x) for embed, x in zip(self.search_embeddings, search.features, strict=True)]
         students.append(search.logits)
@@ -159,7 +161,7 @@ class CyclicSearch(CyclicParts):
     def transfer_topology(self, genotype: Genotype, cycle: int) -> None:
         """Build the E-Net that S-Net proposes; operations met in earlier cycles keep their weights and momentum."""
         config = self.config
-        self.topology_changed = cycle == 0 or genotype != self.topology
+        self.eval_net_is_new = cycle == 0 or genotype != self.topology or not config.inherit_weights
         self.topology = genotype
         self.bank |= {name: x.clone() for name, x in inheritance(self.eval_net, config.inherit_batchnorm).items()}
         self.eval_net = self.make_eval_net(genotype, cycle)

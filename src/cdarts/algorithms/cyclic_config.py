@@ -103,7 +103,7 @@ class CyclicConfig:
     detach_teacher: bool = False
     """The feedback teaches S-Net only; otherwise E-Net is drawn towards S-Net too, as eq. 3 has it."""
     head_supervision: bool = False
-    """E-Net's embedding modules also learn by cross-entropy."""
+    """E-Net's embedding modules also learn by cross-entropy; with `detach_teacher`, E-Net's own weights are spared it."""
 
     # against skip-connections
     l1_weight: float = 5.0

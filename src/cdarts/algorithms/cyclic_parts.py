@@ -58,7 +58,7 @@ class CyclicParts(SearchAlgorithm):
             # uniform below a third, as the authors begin
             self.level_scalars = nn.Parameter((0.333 * torch.rand(len(config.feedback_levels))).to(device))
 
-        self.topology_changed = True
+        self.eval_net_is_new = True
         self.bank: dict[str, Tensor] = {}
         """Weights of every operation that an E-Net has had, by name."""
         self.moments: dict[str, dict[str, Any]] = {}
@@ -176,7 +176,7 @@ class CyclicParts(SearchAlgorithm):
             "modules": {name: module.state_dict() for name, module in self._modules().items()},
             "level_scalars": self.level_scalars.data,
             "topology": self.topology.to_json(),
-            "topology_changed": self.topology_changed,
+            "eval_net_is_new": self.eval_net_is_new,
             "bank": self.bank,
             "moments": self.moments,
             "optimizers": [optimizer.state() for optimizer in self._optimizers()],
@@ -184,7 +184,7 @@ class CyclicParts(SearchAlgorithm):
 
     def load_state(self, state: State) -> None:
         self.topology = genotype_from_json(state["topology"])
-        self.topology_changed = state["topology_changed"]
+        self.eval_net_is_new = state["eval_net_is_new"]
         # the shape of E-Net follows from the topology; what it is initialised with is replaced below
         self.eval_net = self.make_eval_net(self.topology, cycle=0)
         for name, module in self._modules().items():

@@ -150,6 +150,7 @@ class RetrainTask(Task):
             losses["auxiliary_loss"] = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
             total = total + self.config.auxiliary_weight * losses["auxiliary_loss"]
         descend(total, self.optimizer)
+        losses = {name: loss.detach() for name, loss in losses.items()}
         return {**losses, "accuracy": (output.logits.detach().argmax(dim=1) == labels).double().mean()}
 
     def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
