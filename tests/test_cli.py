@@ -1,6 +1,7 @@
 """The command line itself: quick help, exit codes, errors of one line."""
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -185,3 +186,15 @@ def test_imports_without_fcntl(tmp_path: Path) -> None:
     done = python(code, str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("arguments", [("show", "genotypes", "--json"), ("show", "presets"), ("--help",)])
+def test_a_reader_that_goes_away(arguments: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cdarts.cli", *arguments], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (141, "")

@@ -1,5 +1,6 @@
 """The command line: `cdarts COMMAND ...`. A command's module is imported when it is called, so that help is quick."""
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -36,12 +37,33 @@ commands:
 
 everywhere: -v shows the traceback of an error; --version; --help
 exit codes: 0 done, 1 bug, 2 usage or configuration, 3 data, 4 checkpoint, 5 not finite, 6 disk, 7 run in use,
-            130 / 143 stopped by a signal and resumable
+            130 / 143 stopped by a signal and resumable, 141 the reader of the output is gone
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    try:
+        code = _main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_is_gone()
+    except SystemExit as error:
+        # rich turns a broken pipe into an exit
+        if isinstance(error.__context__, BrokenPipeError):
+            return _reader_is_gone()
+        raise
+    return code
+
+
+def _reader_is_gone() -> int:
+    """As `head` leaves it. What is still to be flushed at exit goes nowhere, without a complaint."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + 13  # as a shell reports SIGPIPE
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbose = any(word in ("-v", "--verbose") for word in words)
     words = [word for word in words if word not in ("-v", "--verbose")]
@@ -70,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if verbose:
             traceback.print_exc()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdarts.networks import Network
+from cdarts.networks import Network, num_parameters
 
 OPERATIONS_OF_A_MULTIPLY_ADD = 2
 """The counter counts a multiplication and an addition apart."""
@@ -39,6 +39,6 @@ def network_cost(network: Network, side: int, image_channels: int) -> Cost:
         for module, training in modes:
             module.training = training
     return Cost(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=num_parameters(network),
         macs=counter.get_total_flops() // OPERATIONS_OF_A_MULTIPLY_ADD,
     )

@@ -1,6 +1,6 @@
 """Feature feedback from the evaluation network to the search network: embedding modules, fusion of levels, distance.
 
-Source: Yu et al., "Cyclic Differentiable Architecture Search" (TPAMI 2022), eq. 4 and 5; shapes from the authors' code.
+Source: Yu et al., "Cyclic Differentiable Architecture Search" (TPAMI 2023), eq. 4 and 5; shapes from the authors' code.
 """
 
 from collections.abc import Callable, Sequence

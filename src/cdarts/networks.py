@@ -9,13 +9,23 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from cdarts.execution import EXECUTIONS, DropPath
 from cdarts.operations import Operation
 from cdarts.spaces import Space
 from cdarts.topology import CellTopology, Slot, Topology
+
+
+def num_parameters(module: nn.Module) -> int:
+    """How many weights a module has, whether or not they learn; one that is used in several places counts once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def accuracy(logits: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]) -> Float64[Tensor, ""]:
+    """Fraction of the batch whose largest logit is the label's, 0 to 1, apart from the graph."""
+    return (logits.detach().argmax(dim=1) == labels).double().mean()
 
 
 class Output(NamedTuple):

@@ -5,7 +5,7 @@ edge leads from a state to a later node and carries one or more candidate operat
 each kind of cell: a search network has every operation on every edge, a genotype's network one operation on each kept
 edge.
 
-This module imports nothing but the standard library, not even torch.
+This module imports nothing but the standard library and this package's errors, not even torch.
 """
 
 import json

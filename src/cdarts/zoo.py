@@ -55,6 +55,14 @@ def find(text: str) -> Genotype:
     return genotype
 
 
+def run_of(text: str) -> Path | None:
+    """The run directory that `find` would take the genotype from, if it is one."""
+    if text in names() or text.lstrip().startswith(TEXT_FORMS):
+        return None
+    path = Path(text).expanduser()
+    return path if (path / "config.json").is_file() else None
+
+
 def _genotype_file(text: str) -> Path:
     """The file that a path names, itself or as a run directory. Raises `GenotypeError` if there is none."""
     path = Path(text).expanduser()

@@ -612,6 +612,46 @@ def test_head_supervision_teaches_eval_heads_by_labels(synthetic: ImageData) -> 
         torch.testing.assert_close(steps[name], scales[0] * gradient, rtol=1e-2, atol=1e-5)
 
 
+@pytest.mark.parametrize("detach_teacher", [True, False])
+def test_head_supervision_spares_a_detached_teacher(synthetic: ImageData, detach_teacher: bool) -> None:
+    """The heads read detached features: E-Net's step is the one without any feedback, while the heads learn."""
+    config = replace(
+        TOY,
+        detach_teacher=detach_teacher,
+        head_supervision=True,
+        # one norm over E-Net and its heads would let the heads scale E-Net's step
+        eval_weights=Sgd(lr=0.08, clip_norm=None),
+    )
+    task, reference = build(config, synthetic), build(replace(config, feedback_weight=0.0), synthetic)
+    heads = copied(task.eval_embeddings)
+    for search in (task, reference):
+        search.architecture_step(at_first("joint", search)[1])
+    assert moved(task.eval_embeddings, heads) == set(heads)
+    assert (moved(task.eval_net, copied(reference.eval_net)) == set()) == detach_teacher
+
+
+def test_losses_leave_no_graph_behind(synthetic: ImageData) -> None:
+    """A loop may keep the losses of an epoch without keeping the activations of its steps."""
+    task = build(replace(TOY, detach_teacher=True, head_supervision=True, level_weights=True), synthetic)
+    seen = set()
+    for phase in ("pretrain", "warmup", "joint"):
+        losses = task.step(0, *at_first(phase, task))
+        seen |= losses.keys()
+        for name, loss in losses.items():
+            assert loss.grad_fn is None and not loss.requires_grad, name
+    assert seen == {
+        *("search_loss", "search_accuracy", "search_val_loss", "search_val_accuracy", "eval_loss", "eval_accuracy"),
+        *("feedback", "head_loss", "l1"),
+    }
+
+
+def test_without_feedback_there_are_no_embedding_modules(synthetic: ImageData) -> None:
+    task = build(replace(TOY, feedback_weight=0.0), synthetic)
+    assert list(task.search_embeddings.parameters()) == list(task.eval_embeddings.parameters()) == []
+    assert {name.split(".")[0] for name in task.eval_optimizer.named} == {"eval_net"}
+    assert "feedback" not in task.step(0, *at_first("joint", task))
+
+
 # -- topology transfer -------------------------------------------------------------------------------------------------
 
 
@@ -683,6 +723,19 @@ def test_without_inheritance_weights_and_momentum_begin_anew(synthetic: ImageDat
     assert moved(task.eval_embeddings, embeddings) == set()
     # the embedding modules live on, and with them their momentum
     assert {name.split(".")[0] for name in task.eval_optimizer.state()} == {"eval_embeddings", "search_embeddings"}
+
+
+def test_e_net_that_inherits_nothing_warms_up_in_every_cycle(synthetic: ImageData) -> None:
+    """Its topology is that of the cycle before, and yet it is new."""
+    task = build(replace(TOY, inherit_weights=False, warmup_unchanged=False), synthetic)
+    opening = [(index, epoch) for index, epoch in enumerate(task.plan()) if epoch.opens_cycle]
+    topologies = set()
+    for index, epoch in opening:
+        task.start_epoch(index, epoch)
+        topologies.add(task.topology)
+        assert epoch.phase == "warmup"
+        assert len(list(task.batches(index))) == epoch.steps > 0
+    assert (len(opening), len(topologies)) == (3, 1)
 
 
 def test_topology_stays_for_all_joint_epochs_of_a_cycle(synthetic: ImageData) -> None:
@@ -820,8 +873,10 @@ def test_distillation_alone_moves_alpha_to_the_teacher() -> None:
             inherit_batchnorm=False,
             joint_clip=True,
         ),
+        replace(TOY, alpha=Adam(lr=1.0), feedback_weight=0.0),
+        replace(TOY, alpha=Adam(lr=1.0), feedback_weight=0.0, feedback_levels=()),
     ],
-    ids=["paper", "official"],
+    ids=["paper", "official", "no feedback", "no levels"],
 )
 def test_state_round_trip_is_exact_and_goes_on_alike(
     synthetic: ImageData, tmp_path: Path, config: CyclicConfig

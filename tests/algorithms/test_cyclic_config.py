@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cdarts.algorithms import ALGORITHMS, CyclicConfig
 from cdarts.algorithms.cyclic import CyclicSearch, l1_weight_at
+from cdarts.cli import main
 from cdarts.data import ImageData, load
 from cdarts.engine.optimizers import Adam, Sgd
 from cdarts.errors import ConfigurationError
@@ -169,6 +170,20 @@ def test_settings_decide_everything(synthetic: ImageData, bases: dict[CyclicConf
     assert different_parts(bases[BASE], trained(BASE, synthetic)) == set()
 
 
+def test_inherited_batchnorm_is_statistics_alone_without_weights_of_its_own(
+    synthetic: ImageData, bases: dict[CyclicConfig, CyclicSearch]
+) -> None:
+    """Networks in training mode do not read their statistics: every weight and alpha goes the same way."""
+    without = trained(replace(BASE, inherit_batchnorm=False), synthetic)
+    changed = set()
+    for part in PARTS:
+        one, other = (dict(tensors(task.state()["modules"][part])) for task in (bases[BASE], without))
+        assert one.keys() == other.keys()
+        changed |= {f"{part}{name}" for name in one if not torch.equal(one[name], other[name])}
+    assert changed
+    assert all(re.fullmatch(r"eval_net/.*(running_mean|running_var|num_batches_tracked)", name) for name in changed)
+
+
 def test_search_weights_do_not_reach_the_first_warmup(synthetic: ImageData) -> None:
     """The comparison tells networks apart: before the joint epochs S-Net's learning rate is nothing to E-Net."""
     config = replace(BASE, cycles=1)
@@ -224,6 +239,15 @@ REFUSED = [
     ({"feedback_weight": -1.0}, "--feedback-weight -1.0: must be at least 0"),
     ({"feedback_weight": float("nan")}, "--feedback-weight nan: must be at least 0"),
     ({"l1_weight": -5.0}, "--l1-weight -5.0: must be at least 0"),
+    ({"feedback_weight": float("inf")}, "--feedback-weight inf: must be at least 0 and finite"),
+    ({"l1_weight": float("inf")}, "--l1-weight inf: must be at least 0 and finite"),
+    ({"l1_scale": float("nan")}, "--l1-scale nan: must be at least 0 and finite"),
+    ({"l1_scale": -1.0}, "--l1-scale -1.0: must be at least 0 and finite"),
+    ({"temperature": float("inf")}, "--temperature inf: must be positive and finite"),
+    ({"l1_decay": float("inf")}, "--l1-decay inf: must be positive and finite"),
+    ({"search_weights": Sgd(lr=-1.0)}, "--search-weights.lr -1.0: must be positive"),
+    ({"eval_weights": Sgd(lr=0.1, momentum=1.0)}, "--eval-weights.momentum 1.0: must be at least 0 and below 1"),
+    ({"alpha": Adam(betas=(0.5, 1.0))}, "--alpha.betas 0.5 1.0: each must be at least 0 and below 1"),
     ({"temperature": 0.0}, "--temperature 0.0: must be positive"),
     ({"l1_decay": 0.0}, "--l1-decay 0.0: must be positive"),
     ({"l1_operations": ("skip_connect", "sep_conv_3x3")}, "--l1-operations sep_conv_3x3: not in space toy"),
@@ -256,11 +280,21 @@ def test_refused(synthetic: ImageData, changes: dict[str, Any], message: str) ->
         # the final logits alone need no embedding modules
         {"detach_teacher": True, "feedback_levels": (1,)},
         {"detach_teacher": True, "feedback_weight": 0.0},
+        # without feedback the networks do not meet: no stages to compare, no levels to choose
+        {"space": DartsSpace(), "search_cells": 1, "feedback_weight": 0.0},
+        {"feedback_levels": (0, 7), "feedback_weight": 0.0},
     ],
     ids=str,
 )
 def test_accepted(synthetic: ImageData, changes: dict[str, Any]) -> None:
     replace(BASE, **changes).check(synthetic)
+
+
+def test_refused_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["search", "smoke", "--search-weights.clip-norm", "-5", "--out", str(out)]) == 2
+    assert "--search-weights.clip-norm -5.0: must be positive" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_odd_numbers_of_images_make_halves_that_the_check_knows(synthetic: ImageData) -> None:

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from cdarts.commands.common import default_out, describe, session
 from cdarts.data import load
 from cdarts.engine.run_dir import RunDir, read_json
 from cdarts.engine.runtime import Interrupted
-from cdarts.errors import DiskError, NonFiniteError
+from cdarts.errors import ConfigurationError, DiskError, NonFiniteError
 
 
 def begin(path: Path) -> RunDir:
@@ -74,3 +75,25 @@ def test_default_names_sort_by_time() -> None:
     name = default_out("smoke", "", "seed0").name
     assert name.startswith("smoke-seed0-2")
     assert default_out("a").parent == Path("runs")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_says_what_to_change(tmp_path: Path, error: Exception) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="smaller --batch-size, fewer --channels"),
+        session(begin(tmp_path / "run")),
+    ):
+        raise error
+    assert "not enough memory" in read_json(tmp_path / "run" / "status.json")["message"]
+
+
+def test_other_errors_of_torch_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="shapes"), session(begin(tmp_path / "run")):
+        raise RuntimeError("shapes do not fit")

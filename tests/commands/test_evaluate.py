@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cdarts.data import load
+from cdarts.data import DATASETS, load
 from cdarts.engine.run_dir import read_json
 
 Call = Callable[..., Any]
@@ -88,3 +88,27 @@ def test_a_damaged_model(trained: Path, call: Call, tmp_path: Path) -> None:
     result = call("evaluate", tmp_path)
     assert result.code == 4
     assert "damaged" in result.error()
+
+
+def test_data_that_is_not_what_the_run_was_trained_on(tmp_path: Path, call: Call, few_digits: Path) -> None:
+    data, out = tmp_path / "few.npz", tmp_path / "run"
+    data.write_bytes(few_digits.read_bytes())
+    sizes = ("--cells", "2", "--channels", "2", "--epochs", "1", "--batch-size", "16", "--threads", "1")
+    assert call("retrain", "darts-v2", *sizes, "--data", data, "--out", out).code == 0
+    with np.load(few_digits) as archive:
+        arrays = dict(archive)
+    np.savez(data, **(arrays | {"x_train": arrays["x_train"][::-1]}))
+    result = call("evaluate", out)
+    assert result.code == 3
+    assert f"is not what {out} was trained on" in result.error()
+    assert call("evaluate", out, "--data", data).code == 0, "a set that is named is the user's choice"
+
+
+def test_where_downloaded_data_lies(trained: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CDARTS_DATA", raising=False)
+    seen = []
+    digits = load("digits")
+    monkeypatch.setitem(DATASETS, "digits", lambda root: seen.append(root) or digits)
+    for data in ((), ("--data", "digits")):
+        assert call("evaluate", trained, *data, "--data-root", tmp_path).code == 0
+    assert seen == [tmp_path, tmp_path]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cdarts.commands import predict
 from cdarts.data import evaluation_batches, load
 from cdarts.model import load_model
 from cdarts.retraining.task import evaluate
@@ -90,3 +91,32 @@ def test_a_run_without_a_model(call: Call, images: Path, tmp_path: Path) -> None
     result = call("predict", tmp_path, images)
     assert result.code == 4
     assert "model.json is missing" in result.error()
+
+
+def test_one_broken_image_among_others(trained: Path, images: Path, call: Call, tmp_path: Path) -> None:
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).write_bytes((images / "000.png").read_bytes())
+    (tmp_path / "b.png").write_bytes(b"no image")
+    result = call("predict", trained, tmp_path, "--threads", "1")
+    assert result.code == 3
+    assert "b.png: cannot be read as an image" in result.error()
+    assert [line.split()[0] for line in result.out.splitlines()] == [str(tmp_path / "a.png"), str(tmp_path / "c.png")]
+
+
+def test_class_folders_and_more_than_one_chunk(
+    trained: Path, images: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: list[str]
+) -> None:
+    monkeypatch.setattr(predict, "CHUNK", 7)
+    for position in range(NUMBER):
+        folder = tmp_path / ("one" if position < 10 else "two")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{position:03}.png").write_bytes((images / f"{position:03}.png").read_bytes())
+    result = call("predict", trained, tmp_path, "--json")
+    assert result.code == 0
+    assert [json.loads(line)["class"] for line in result.out.splitlines()] == expected
+
+
+def test_no_classes_at_all(trained: Path, images: Path, call: Call) -> None:
+    result = call("predict", trained, images, "--top", "0")
+    assert result.code == 2
+    assert result.error() == "--top 0: must be at least 1"

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cdarts import zoo
 from cdarts.algorithms import CyclicConfig
 from cdarts.commands.search import Search
 from cdarts.engine.run_dir import read_json
+from cdarts.spaces import DartsSpace
 from cdarts.topology import read_genotype
 
 Call = Callable[..., Any]
@@ -142,3 +144,62 @@ def test_a_retraining_that_is_done_stays(tmp_path: Path, call: Call, arguments: 
     assert result.code == 0
     assert "trained already" in result.out
     assert (out / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_run_is_retrained_on_its_own_data_and_in_its_space(
+    tmp_path: Path, call: Call, few_digits: Path, toy_search: CyclicConfig
+) -> None:
+    algorithm = replace(
+        toy_search,
+        space=DartsSpace(stem_name="half"),
+        search_cells=2,
+        eval_cells=2,
+        channels=2,
+        batch_size=10,
+        cycles=1,
+    )
+    found = tmp_path / "a search"
+    Search(algorithm=algorithm, data=str(few_digits), image_size=16, out=found, threads=1, device="cpu").run()
+    result = call("retrain", found, *SMALL, "--epochs", "1", "--out", tmp_path / "run")
+    assert result.code == 0, result.err
+    assert f"taken   from {found}: data {few_digits}; space darts, stem_name half\n" in result.out
+    assert "data    few: 40 training and 20 test images, 16x16x1" in result.out
+    settings = read_json(tmp_path / "run" / "config.json")["settings"]
+    assert (settings["data"], settings["image_size"]) == (str(few_digits), 16)
+    assert settings["training"]["space"]["stem_name"] == "half"
+    # a retraining is a run with a genotype too; what flags say comes first
+    again = ("retrain", tmp_path / "run", *SMALL, "--auxiliary-weight", "0", "--dry-run")
+    assert "data    synthetic: 256 training" in call(*again, "--data", "synthetic").out
+    assert "data    few: 40 training" in call(*again).out
+
+
+def test_flags_of_another_space_are_refused(tmp_path: Path, call: Call) -> None:
+    text = "|nor_conv_1x1~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|skip_connect~1|nor_conv_1x1~2|"
+    result = call("retrain", text, "--space.stem-name", "half", "--out", tmp_path / "run")
+    assert result.code == 2
+    assert "--space.stem-name half: the genotype belongs to space nasbench201" in result.error()
+
+
+def test_the_usual_size_follows_the_space(tmp_path: Path, call: Call) -> None:
+    text = "|nor_conv_1x1~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|skip_connect~1|nor_conv_1x1~2|"
+    result = call("retrain", text, "--epochs", "1", "--data", "synthetic", "--cells", "3", "--out", tmp_path / "run")
+    assert result.code == 0, result.err
+    assert "model   3 cells, 16 channels" in result.out
+
+
+def test_a_finished_retraining_needs_no_data(tmp_path: Path, call: Call, few_digits: Path) -> None:
+    data = tmp_path / "few.npz"
+    data.write_bytes(few_digits.read_bytes())
+    out = tmp_path / "run"
+    assert call("retrain", "darts-v2", *SMALL, "--epochs", "1", "--data", data, "--out", out).code == 0
+    data.unlink()
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.iterdir() if path.is_file()}
+    assert call("resume", out).code == 0
+    after = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.iterdir() if path.is_file()}
+    assert after == before
+
+
+def test_suggested_commands_are_quoted(tmp_path: Path, call: Call, arguments: tuple[str, ...]) -> None:
+    out = tmp_path / "my run"
+    result = call("retrain", *arguments, "--epochs", "1", "--out", out)
+    assert result.out.splitlines()[-1] == f"next    cdarts predict '{out}' IMAGE...    cdarts evaluate '{out}'"

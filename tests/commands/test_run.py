@@ -208,3 +208,22 @@ def test_an_interruption_while_planning_begins_nothing(
     assert result.code == 130
     assert "nothing was begun" in result.error()
     assert not (tmp_path / "run").exists()
+
+
+def test_the_genotype_says_that_the_preset_was_sized(straight: Path) -> None:
+    provenance = read_json(straight / "genotype.json")["provenance"]
+    assert provenance["preset"] == "cdarts, sized to 10s"
+    assert read_json(straight / "search" / "config.json")["settings"]["preset"] == "cdarts, sized to 10s"
+
+
+def test_a_run_is_retrained_in_its_space(straight: Path, call: Call) -> None:
+    result = call("retrain", straight, "--cells", "2", "--auxiliary-weight", "0", "--threads", "1", "--dry-run")
+    assert result.code == 0, result.err
+    assert f"taken   from {straight}: data synthetic; space toy\n" in result.out
+
+
+def test_a_finished_run_is_not_touched(straight: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdarts.data.load", lambda *_, **__: pytest.fail("no data is needed"))
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in straight.rglob("*")}
+    assert call("resume", straight).code == 0
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in straight.rglob("*")} == before

@@ -22,6 +22,10 @@ def numbered(counts: list[int]) -> Images:
     return Images(pixels, labels)
 
 
+def names_of(counts: list[int]) -> tuple[str, ...]:
+    return tuple(f"class {label}" for label in range(len(counts)))
+
+
 def positions(images: Images) -> list[int]:
     return [int(high) * 256 + int(low) for high, low in images.pixels[:, 0, :2, 0]]
 
@@ -38,7 +42,7 @@ def test_take_keeps_pixels_and_labels_together() -> None:
 @settings(max_examples=60, deadline=None)
 def test_halves_partition_the_images_and_balance_each_class_and_the_total(counts: list[int], seed: int) -> None:
     images = numbered(counts)
-    first, second = balanced_halves(images, seed)
+    first, second = balanced_halves(images, names_of(counts), seed)
     assert sorted(positions(first) + positions(second)) == list(range(len(images)))
     assert abs(len(first) - len(second)) <= 1
     for label, count in enumerate(counts):
@@ -48,14 +52,15 @@ def test_halves_partition_the_images_and_balance_each_class_and_the_total(counts
 
 
 def test_halves_depend_on_the_seed_alone() -> None:
-    digits = load("digits").train
-    once, again, other = (balanced_halves(digits, seed)[0].pixels for seed in (3, 3, 4))
+    data = load("digits")
+    once, again, other = (balanced_halves(data.train, data.class_names, seed)[0].pixels for seed in (3, 3, 4))
     assert np.array_equal(once, again)
     assert not np.array_equal(once, other)
 
 
 def test_halves_are_random_within_a_class() -> None:
-    first_halves = [set(positions(balanced_halves(numbered([100, 100]), seed)[0])) for seed in range(40)]
+    images = numbered([100, 100])
+    first_halves = [set(positions(balanced_halves(images, ("a", "b"), seed)[0])) for seed in range(40)]
     frequency = np.array([sum(position in half for half in first_halves) for position in range(200)]) / 40
     assert all(
         {position + 100 for position in half if position < 100} != half - set(range(100)) for half in first_halves
@@ -64,9 +69,10 @@ def test_halves_are_random_within_a_class() -> None:
     assert frequency.min() > 0.1 and frequency.max() < 0.9
 
 
-def test_halves_name_a_class_with_one_image() -> None:
-    with pytest.raises(DataError, match="class 1 has only 1 training image"):
-        balanced_halves(numbered([4, 1, 4]), 0)
+@pytest.mark.parametrize(("counts", "named"), [([4, 1, 4], "dog"), ([1, 0, 1], "cat, cow")])
+def test_halves_name_the_classes_with_one_image(counts: list[int], named: str) -> None:
+    with pytest.raises(DataError, match=f"^class {named} has only 1 training image"):
+        balanced_halves(numbered(counts), ("cat", "dog", "cow"), 0)
 
 
 @given(counts=st.lists(st.integers(2, 12), min_size=2, max_size=15))

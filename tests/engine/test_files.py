@@ -59,3 +59,12 @@ def test_knows_the_leftovers_of_a_killed_process(tmp_path: Path, monkeypatch: py
     assert is_leftover(left)
     assert not is_leftover(tmp_path / "file.tmp")
     assert not is_leftover(tmp_path / ".hidden")
+
+
+def test_a_file_system_that_cannot_flush_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr("cdarts.engine.files.os.open", lambda *_: refuse(tmp_path))
+    write_bytes(tmp_path / "file", b"data")
+    assert (tmp_path / "file").read_bytes() == b"data"

@@ -18,7 +18,7 @@ from cdarts.engine.progress import PlanProgress
 from cdarts.engine.run_dir import RunDir
 from cdarts.engine.runtime import Interrupted, StopFlag, stop_on_signals
 from cdarts.engine.task import Epoch, Losses, Records, Task
-from cdarts.errors import CheckpointError, NonFiniteError
+from cdarts.errors import CheckpointError, GenotypeError, NonFiniteError
 from cdarts.randomness import generator
 
 
@@ -218,3 +218,22 @@ def test_means_add_up_in_double_precision() -> None:
     for value in (1e8, 1.0, 1.0):
         means.add({"loss": torch.tensor(value)})
     assert means.read() == {"loss": (1e8 + 2) / 3}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("tried to allocate 9 GiB"), torch.OutOfMemoryError),
+        (RuntimeError("[alloc_cpu] DefaultCPUAllocator: can't allocate memory: 9 bytes"), RuntimeError),
+        (GenotypeError("normal cell: unknown operation"), CheckpointError),
+    ],
+)
+def test_what_fails_while_a_state_is_taken_over(tmp_path: Path, error: Exception, expected: type[Exception]) -> None:
+    class Failing(Walk):
+        def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: ARG002 - fails whatever it is
+            raise error
+
+    walk(tmp_path / "run", Walk())
+    with pytest.raises(expected) as raised:
+        walk(tmp_path / "run", Failing())
+    assert type(raised.value) is expected

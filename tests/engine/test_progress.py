@@ -57,13 +57,6 @@ def test_time_left_by_each_phases_own_steps(time: Clock) -> None:
     assert progress.left() == pytest.approx(3 * 10.0)
 
 
-@pytest.mark.usefixtures("time")
-def test_time_left_by_a_forecast() -> None:
-    progress = PlanProgress("search", PLAN, {"pretrain": 1.0, "joint": 5.0})
-    progress.start_epoch(0)
-    assert progress.left() == pytest.approx(3 * 1.0 + 4 * 5.0)
-
-
 def test_piped_lines(time: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     progress = PlanProgress("search", PLAN)
     progress.start_epoch(0)

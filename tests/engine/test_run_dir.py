@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cdarts import __version__
-from cdarts.engine.run_dir import RunDir, check_free, read_json
+from cdarts.engine.run_dir import RunDir, check_free, is_done, read_json
 from cdarts.errors import CheckpointError, ConfigurationError, DataError, DiskError, RunInUseError
 
 HOLD = """
@@ -50,7 +50,7 @@ def test_create_and_open(tmp_path: Path) -> None:
     with RunDir.create(tmp_path / "deep" / "run", config) as run:
         assert run.config() == config
         assert run.load_checkpoint() is None
-        assert not run.done()
+        assert not is_done(run.path)
     with RunDir(tmp_path / "deep" / "run") as run:
         assert run.config() == config
 
@@ -74,7 +74,7 @@ def test_a_run_that_was_killed_while_it_began_can_begin_again(tmp_path: Path) ->
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.json.123.tmp").write_text('{"comm')
     with RunDir.create(tmp_path / "run", {"command": "search"}):
-        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "config.json", "run.lock"]
+        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "run.lock"]
 
 
 def test_what_cannot_be_written_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_without_posix_locks(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with RunDir(run.path) as opened:
         opened.status("running")
-        assert not opened.done()
+        assert not is_done(opened.path)
 
 
 # -- status, environment, results --------------------------------------------------------------------------------------
@@ -148,19 +148,32 @@ def test_status_says_how_to_go_on(tmp_path: Path) -> None:
         status = read_json(run.path / "status.json")
         assert (status["state"], status["message"]) == ("interrupted", "stopped by SIGTERM")
         assert status["resume"] == f"cdarts resume '{run.path}'"
-        assert not run.done()
+        assert not is_done(run.path)
         run.status("done")
-        assert run.done()
+        assert is_done(run.path)
         assert "resume" not in read_json(run.path / "status.json")
 
 
-def test_environment(run: RunDir) -> None:
+def test_environment(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     run.write_environment(device="cpu", threads=3, data="abc")
     environment = read_json(run.path / "environment.json")
     assert (environment["cdarts"], environment["torch"]) == (__version__, torch.__version__)
     assert (environment["device"], environment["threads"], environment["data"]) == ("cpu", 3, "abc")
+    before = (run.path / "environment.json").read_bytes()
     run.write_environment(device="cpu", threads=4, data="abc")
-    assert read_json(run.path / "environment.json")["threads"] == 4
+    assert (run.path / "environment.json").read_bytes() == before
+    assert capsys.readouterr().err == ""
+
+
+def test_another_environment_is_warned_about(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    run.write_environment(device="cuda", threads=1, data="abc")
+    path = run.path / "environment.json"
+    path.write_text(json.dumps(read_json(path) | {"torch": "0.4.1"}))
+    run.write_environment(device="cpu", threads=1, data="abc")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {run.path} was begun with torch 0.4.1, now {torch.__version__}; ")
+    assert "device cuda, now cpu" in line and "platform" not in line
+    assert read_json(path)["torch"] == "0.4.1"
 
 
 def test_other_data_is_refused(run: RunDir) -> None:
@@ -171,8 +184,10 @@ def test_other_data_is_refused(run: RunDir) -> None:
 
 
 def test_results(run: RunDir) -> None:
-    assert run.write_text("cell.svg", "<svg/>").read_text() == "<svg/>"
-    assert json.loads(run.write_json("summary.json", {"a": 1}).read_text()) == {"a": 1}
+    run.write_text("cell.svg", "<svg/>")
+    run.write_json("summary.json", {"a": 1})
+    assert (run.path / "cell.svg").read_text() == "<svg/>"
+    assert json.loads((run.path / "summary.json").read_text()) == {"a": 1}
 
 
 @pytest.mark.parametrize("content", ['{"a": 1', "[1]", "", "\xff"])
@@ -306,6 +321,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before(run: RunDir, mo
 def test_leftovers_of_a_killed_process_are_swept(run: RunDir) -> None:
     run.close()
     left = run.path / "checkpoints" / ".epoch-00001.safetensors.99.tmp"
+    left.parent.mkdir()
     left.write_bytes(b"half")
     with RunDir(run.path):
         assert not left.exists()

@@ -18,7 +18,8 @@ from cdarts.topology import Genotype
 
 def test_defaults_are_the_authors_recipe_for_cifar() -> None:
     training = Retraining()
-    assert (training.cells, training.channels, training.epochs, training.batch_size) == (20, 36, 600, 128)
+    assert (training.cells, training.channels, training.epochs, training.batch_size) == (None, None, 600, 128)
+    assert training.size() == (20, 36)
     assert (training.lr, training.momentum, training.clip_norm) == (0.025, 0.9, 5.0)
     assert (training.auxiliary_weight, training.cutout, training.label_smoothing) == (0.4, 16, 0.0)
     assert (training.weight_decay, training.drop_path) == (None, None)
@@ -58,12 +59,16 @@ def test_learning_rate_warms_up_linearly_then_follows_the_cosine_of_all_epochs()
 
 def test_the_space_follows_the_genotype() -> None:
     training = Retraining(cells=3)
-    assert training.for_genotype(zoo.load("darts-v2")) is training
+    assert training.for_genotype(zoo.load("darts-v2")) == Retraining(cells=3, channels=36)
     moved = training.for_genotype(zoo.load("cdarts-nasbench201-1"))
     assert isinstance(moved.space, NasBench201Space)
-    assert moved.cells == 3
+    assert (moved.cells, moved.channels) == (3, 16)
+    usual = Retraining().for_genotype(zoo.load("cdarts-nasbench201-1"))
+    assert (usual.cells, usual.channels) == (15, 16)
     kept = Retraining(space=DartsSpace(stem_name="half")).for_genotype(zoo.load("darts-v2"))
     assert kept.space == DartsSpace(stem_name="half")
+    with pytest.raises(ConfigurationError, match=r"--space.stem-name half: .* space nasbench201, which has no such"):
+        kept.for_genotype(zoo.load("cdarts-nasbench201-1"))
     with pytest.raises(ConfigurationError, match="'moon' is unknown; there are darts"):
         training.for_genotype(Genotype("moon", {"cell": ()}))
 

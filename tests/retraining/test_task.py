@@ -116,6 +116,15 @@ def test_a_darts_network_learns_real_digits(digits: ImageData) -> None:
 # -- the recipe --------------------------------------------------------------------------------------------------------
 
 
+def test_losses_leave_no_graph_behind(synthetic: ImageData) -> None:
+    task = darts(synthetic)
+    task.start_epoch(0, task.plan()[0])
+    losses = task.step(0, *next(task.batches(0)))
+    assert losses.keys() == {"loss", "auxiliary_loss", "accuracy"}
+    for name, loss in losses.items():
+        assert loss.grad_fn is None and not loss.requires_grad, name
+
+
 def test_the_size_rule_fills_what_is_left_open(digits: ImageData) -> None:
     task = darts(digits)
     assert (task.config.weight_decay, task.config.drop_path) == size_rule(task.num_parameters())

@@ -1,4 +1,4 @@
-"""Cyclic Differentiable Architecture Search (Yu et al., TPAMI 2022), in the order in which the paper's algorithm goes.
+"""Cyclic Differentiable Architecture Search (Yu et al., TPAMI 2023), in the order in which the paper's algorithm goes.
 
 The search network proposes a topology; the evaluation network trains on it and teaches back.
 """
@@ -15,7 +15,7 @@ from cdarts.data import Batch, Batches
 from cdarts.distillation import FEEDBACKS, FUSIONS
 from cdarts.engine.descent import descend
 from cdarts.engine.task import Epoch, Losses
-from cdarts.networks import Output
+from cdarts.networks import Output, accuracy
 from cdarts.randomness import generator
 from cdarts.topology import Genotype
 
@@ -178,11 +178,6 @@ def l1_weight_at(config: CyclicConfig, joint_epoch: int, joint_epochs: int) -> f
     if config.l1_decay is None:
         return config.l1_weight
     return max(config.l1_weight * (1.0 - joint_epoch / (joint_epochs * config.l1_decay)), 0.0)
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Fraction of the batch whose largest logit is the label's."""
-    return (logits.detach().argmax(dim=1) == labels).double().mean()
 
 
 def detached(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 `docs/deviations.md` lists for each field what the three do; `presets.py` holds their values.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -24,7 +25,7 @@ Half = Literal["train", "val"]
 
 @dataclass(frozen=True, kw_only=True)
 class CyclicConfig:
-    """Cyclic Differentiable Architecture Search (Yu et al., TPAMI 2022)."""
+    """Cyclic Differentiable Architecture Search (Yu et al., TPAMI 2023)."""
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -103,7 +104,7 @@ class CyclicConfig:
     detach_teacher: bool = False
     """The feedback teaches S-Net only; otherwise E-Net is drawn towards S-Net too, as eq. 3 has it."""
     head_supervision: bool = False
-    """E-Net's embedding modules also learn by cross-entropy; with `detach_teacher`, E-Net's own weights are spared it."""
+    """E-Net's embedding modules also learn by cross-entropy; with `detach_teacher` that does not reach E-Net itself."""
 
     # against skip-connections
     l1_weight: float = 5.0
@@ -139,18 +140,27 @@ class CyclicConfig:
             ("joint_epochs", 1),
             ("pretrain_epochs", 0),
             ("warmup_epochs", 0),
-            ("feedback_weight", 0),
-            ("l1_weight", 0),
         ):
             value = getattr(self, name)
-            if not value >= least:  # so that NaN is refused too
+            if value < least:
                 raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
-        if not self.temperature > 0:
-            raise ConfigurationError(f"--temperature {self.temperature}: must be positive")
-        if self.l1_decay is not None and not self.l1_decay > 0:
-            raise ConfigurationError(f"--l1-decay {self.l1_decay}: must be positive, or None for a constant weight")
+        for name in ("feedback_weight", "l1_weight", "l1_scale"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:  # so that NaN is refused too
+                raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at least 0 and finite")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigurationError(f"--temperature {self.temperature}: must be positive and finite")
+        if self.l1_decay is not None and not 0 < self.l1_decay < math.inf:
+            raise ConfigurationError(
+                f"--l1-decay {self.l1_decay}: must be positive and finite, or None for a constant weight"
+            )
+        self.search_weights.check("search-weights")
+        self.eval_weights.check("eval-weights")
+        self.alpha.check("alpha")
 
     def _check_feedback(self) -> None:
+        if not self.feedback_weight:
+            return
         search, evaluation = (
             sum(slot.closes_stage for slot in self.space.layout(cells, self.channels))
             for cells in (self.search_cells, self.eval_cells)
@@ -167,8 +177,6 @@ class CyclicConfig:
             )
         if len(set(self.feedback_levels)) < len(self.feedback_levels):
             raise ConfigurationError(f"--feedback-levels {levels}: name each level once")
-        if not self.feedback_weight:
-            return
         if self.head_supervision and not self.train_embeddings:
             raise ConfigurationError("--head-supervision needs --train-embeddings: frozen modules cannot learn")
         untaught = self.detach_teacher and not self.head_supervision and not self.shared_embeddings

@@ -17,7 +17,7 @@ from cdarts.distillation import Embedding, StagePool
 from cdarts.engine.checkpoint import State
 from cdarts.engine.descent import Optimizer
 from cdarts.engine.task import Records
-from cdarts.networks import Network
+from cdarts.networks import Network, num_parameters
 from cdarts.randomness import generator, seeded
 from cdarts.relaxations import Softmax
 from cdarts.topology import Genotype, Topology, genotype_from_json
@@ -42,7 +42,7 @@ class CyclicParts(SearchAlgorithm):
         self.num_classes = data.num_classes
         self.image_channels = data.channels
 
-        train, val = balanced_halves(data.train, seed)
+        train, val = balanced_halves(data.train, data.class_names, seed)
         self.train = self._batches(train, data, "train")
         self.val = self._batches(val, data, "val")
 
@@ -93,7 +93,9 @@ class CyclicParts(SearchAlgorithm):
             return self._network(topology, cells=config.eval_cells, affine=config.eval_affine, stem=stem)
 
     def _embeddings(self) -> nn.ModuleList:
-        """One embedding module for each stage that is compared besides the final logits."""
+        """One embedding module for each stage that is compared besides the final logits; none without feedback."""
+        if not self.config.feedback_weight:
+            return nn.ModuleList()
         embeddings = nn.ModuleList(
             Embedding(channels, self.num_classes, pool=StagePool(), affine=False)
             for channels in self.search_net.feature_channels
@@ -123,7 +125,7 @@ class CyclicParts(SearchAlgorithm):
         """Of E-Net and of what the feedback passes through: both networks' embedding modules, the levels' scalars."""
         config = self.config
         modules: dict[str, nn.Module] = {"eval_net": self.eval_net}
-        if config.train_embeddings and config.feedback_weight:
+        if config.train_embeddings:
             modules["eval_embeddings"] = self.eval_embeddings
             if not config.shared_embeddings:
                 modules["search_embeddings"] = self.search_embeddings
@@ -160,9 +162,7 @@ class CyclicParts(SearchAlgorithm):
 
     def num_parameters(self) -> dict[str, int]:
         networks = {"search_net": self.search_net, "eval_net": self.eval_net}
-        return {
-            name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()
-        }
+        return {name: num_parameters(network) for name, network in networks.items()}
 
     def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
         epoch = self.plan()[index]

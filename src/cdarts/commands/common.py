@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from cdarts import __version__
-from cdarts.errors import CdartsError, DiskError
+from cdarts.errors import CdartsError, ConfigurationError, DiskError
 from cdarts.settings import STRICT
+from cdarts.spaces import AnySpace
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +30,8 @@ class Setup(ABC):
 
     __pydantic_config__: ClassVar = STRICT
 
-    data: str = "digits"
-    """Name of a data set (digits, cifar10, cifar100, fashion-mnist, synthetic), folder of images, or .npz file."""
+    data: str | None
+    """Name of a data set, folder of images, or .npz file; None where a command has yet to find out."""
     data_root: Path | None = None
     """Where downloaded data sets lie; $CDARTS_DATA, else ~/.cache/cdarts."""
     image_size: int | None = None
@@ -43,23 +44,34 @@ class Setup(ABC):
     execution: Literal["share", "plain"] = "share"
     """How cells are computed: `plain` is the slow reference of the same mathematics."""
 
-    def settled(self: SetupT, threads: int) -> SetupT:
-        """As a resume needs them: the threads in use, and absolute paths, so that any working directory will do."""
+    def settled(self: SetupT, device: "torch.device", threads: int) -> SetupT:
+        """As a resume needs them: device and threads in use, and absolute paths, so that any working directory will do.
+
+        `data` is known by then.
+        """
         from cdarts.data import DATASETS
 
-        is_path = self.data not in DATASETS and Path(self.data).exists()
+        assert self.data is not None
+        path = Path(self.data).expanduser()
+        is_path = self.data not in DATASETS and path.exists()
         return replace(
             self,
-            data=str(Path(self.data).resolve()) if is_path else self.data,
+            data=str(path.resolve()) if is_path else self.data,
             data_root=None if self.data_root is None else self.data_root.resolve(),
+            device="cuda" if device.type == "cuda" else "cpu",
             threads=threads,
         )
 
     def load_data(self) -> "ImageData":
-        """Raises `DataError`."""
+        """Once `data` is known. Raises `DataError`."""
         from cdarts.data import load
 
+        assert self.data is not None
         return load(self.data, root=self.data_root, image_size=self.image_size)
+
+    @abstractmethod
+    def space_of(self, path: Path) -> AnySpace:
+        """The space of the genotype that the run directory `path`, which these settings began, holds."""
 
     @abstractmethod
     def resume(self, path: Path) -> int:
@@ -110,7 +122,8 @@ def session(run_dir: "RunDir") -> "Iterator[StopFlag]":
     with run_dir, stop_on_signals() as stop:
         run_dir.status("running")
         try:
-            yield stop
+            with memory_permitting():
+                yield stop
         except Interrupted as error:
             _closing_status(run_dir, "interrupted", str(Interrupted(error.number)))
             raise Interrupted(error.number, run_dir.how_to_resume()) from error
@@ -121,6 +134,22 @@ def session(run_dir: "RunDir") -> "Iterator[StopFlag]":
             _closing_status(run_dir, "failed", f"{type(error).__name__}: {error}")
             raise
         run_dir.status("done")
+
+
+@contextlib.contextmanager
+def memory_permitting() -> "Iterator[None]":
+    """Say how to mend a lack of memory in a block: raises `ConfigurationError` for it."""
+    from cdarts.engine.runtime import is_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigurationError(
+            f"not enough memory; use a smaller --batch-size, fewer --channels or fewer cells ({reason})"
+        ) from error
 
 
 def _closing_status(run_dir: "RunDir", state: str, message: str) -> None:

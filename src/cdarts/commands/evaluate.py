@@ -1,14 +1,17 @@
 """Accuracy of a trained run on the test images of its data set."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from cdarts.commands.common import announce
-from cdarts.errors import ConfigurationError
+from cdarts.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from cdarts.data import ImageData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,8 @@ class Evaluate:
     """A run of `cdarts run` or `cdarts retrain`."""
     data: str | None = None
     """Another data set with the same classes; default: the one the run was trained on."""
+    data_root: Path | None = None
+    """Where downloaded data sets lie; default: as the run has it, with --data $CDARTS_DATA, else ~/.cache/cdarts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -39,11 +44,12 @@ class Evaluate:
             settings = settings_of(self.run_dir)
             set_threads(settings.threads if self.threads is None else self.threads)
             card, network = load_model(find_model(self.run_dir), settings.execution)
-            data = settings.load_data()
+            data = replace(settings, data_root=self.data_root or settings.data_root).load_data()
+            check_same_data(find_model(self.run_dir), data)
         else:
             set_threads(self.threads)
             card, network = load_model(find_model(self.run_dir))
-            data = load(self.data, image_size=card.side)
+            data = load(self.data, root=self.data_root, image_size=card.side)
         if (data.class_names, data.channels) != (card.class_names, card.image_channels):
             raise ConfigurationError(
                 f"{data.name} has {data.channels} channels and {_listed(data.class_names)}; "
@@ -63,6 +69,18 @@ class Evaluate:
             print(f"test    accuracy {scores.accuracy:.4f}  loss {scores.loss:.4f}", end="")
             print(f"  on {len(data.test)} images of {data.name}")
         return 0
+
+
+def check_same_data(directory: Path, data: "ImageData") -> None:
+    """Raise `DataError` unless it is the data set that the run in `directory` was trained on."""
+    from cdarts.engine.run_dir import read_json
+
+    path = directory / "environment.json"
+    if path.is_file() and read_json(path).get("data") != data.fingerprint():
+        raise DataError(
+            f"{data.name} is not what {directory} was trained on: images, labels or classes have changed, so test "
+            "images could be among those it was trained on; restore them, or name a set of its own with --data"
+        )
 
 
 def _listed(class_names: tuple[str, ...]) -> str:

@@ -1,26 +1,32 @@
 """Classes of images by a trained run."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from cdarts.errors import DataError
+from cdarts.errors import ConfigurationError, DataError
+
+CHUNK = 64
+"""Images that go through the network at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Print the most likely classes of each image."""
+    """Print the most likely classes of each image; one that cannot be read is reported, and the exit code is then 3."""
 
     run_dir: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """A run of `cdarts run` or `cdarts retrain`."""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files, and folders whose images are taken."""
+    """Image files, and folders: the images in them, or in their class folders if they hold none themselves."""
     top: int = 3
     """Classes to print for each image."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    """Threads torch computes with."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object a line: image, class, and the probabilities of the likeliest classes."""
 
@@ -28,32 +34,61 @@ class Predict:
         for given in self.images:
             if not given.exists():
                 raise DataError(f"{given}: no such file or folder")
+        if self.top < 1:
+            raise ConfigurationError(f"--top {self.top}: must be at least 1")
         import numpy as np
         import torch
 
-        from cdarts.data.folder import find_images, read_image
-        from cdarts.engine.runtime import choose_device
+        from cdarts.data.folder import read_image
+        from cdarts.engine.runtime import choose_device, set_threads
         from cdarts.model import find_model, load_model
 
-        paths = [path for given in self.images for path in ([given] if given.is_file() else find_images(given))]
+        paths = [path for given in self.images for path in ([given] if given.is_file() else images_in(given))]
         if not paths:
-            raise DataError("no images given: name image files, or folders with image files directly in them")
+            raise DataError("no images given: name image files, or folders that hold images or class folders of them")
         device = choose_device(self.device)
+        set_threads(self.threads)
         card, network = load_model(find_model(self.run_dir))
         network.to(device)
-        top = min(max(self.top, 1), len(card.class_names))
-        for path in paths:
-            pixels = read_image(path, side=card.side, channels=card.image_channels)
+        top = min(self.top, len(card.class_names))
+        code = 0
+        for start in range(0, len(paths), CHUNK):
+            readable = {}
+            for path in paths[start : start + CHUNK]:
+                try:
+                    readable[path] = read_image(path, side=card.side, channels=card.image_channels)
+                except DataError as error:
+                    print(f"error: {error}", file=sys.stderr)
+                    code = error.exit_code
+            if not readable:
+                continue
             with torch.no_grad():
-                probabilities = torch.softmax(network(card.normalise(np.stack([pixels]), device)).logits[0], dim=0)
-            values, classes = (tensor.tolist() for tensor in probabilities.topk(top))
-            names = [card.class_names[index] for index in classes]
-            if self.json:
-                likeliest = dict(zip(names, values, strict=True))
-                print(json.dumps({"image": str(path), "class": names[0], "probabilities": likeliest}))
-            else:
-                print(f"{path}  " + "  ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True)))
-        return 0
+                logits = network(card.normalise(np.stack(list(readable.values())), device)).logits
+            likeliest = torch.softmax(logits, dim=1).topk(top)
+            for path, values, classes in zip(
+                readable, likeliest.values.tolist(), likeliest.indices.tolist(), strict=True
+            ):
+                names = [card.class_names[index] for index in classes]
+                self._print(path, dict(zip(names, values, strict=True)))
+        return code
+
+    def _print(self, path: Path, likeliest: dict[str, float]) -> None:
+        """Classes and their probabilities, the likeliest first."""
+        if self.json:
+            print(json.dumps({"image": str(path), "class": next(iter(likeliest)), "probabilities": likeliest}))
+        else:
+            print(f"{path}  " + "  ".join(f"{name} {value:.3f}" for name, value in likeliest.items()))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images directly in a folder; where there are none, those in its folders. Raises `DataError`."""
+    from cdarts.data.folder import find_images
+
+    direct = find_images(folder)
+    if direct:
+        return direct
+    inner = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [image for entry in inner for image in find_images(entry)]
 
 
 COMMAND = Predict

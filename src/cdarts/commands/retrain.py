@@ -1,5 +1,6 @@
 """Train the network of a genotype from scratch and test it."""
 
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -7,15 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 
 from cdarts import zoo
-from cdarts.commands.common import Setup, announce, config_of, default_out, describe, print_costs, session
+from cdarts.commands.common import (
+    Setup,
+    announce,
+    config_of,
+    default_out,
+    describe,
+    memory_permitting,
+    print_costs,
+    session,
+)
 from cdarts.errors import ConfigurationError, GenotypeError
 from cdarts.retraining import Retraining
-from cdarts.settings import STRICT
+from cdarts.settings import STRICT, differences
+from cdarts.spaces import AnySpace, DartsSpace
 from cdarts.topology import Genotype, genotype_from_json
 
 if TYPE_CHECKING:
+    import torch
+
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
+    from cdarts.retraining.task import RetrainTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +38,51 @@ class Retrain(Setup):
 
     __pydantic_config__: ClassVar = STRICT
 
+    data: str | None = None
+    """Name of a data set (digits, cifar10, cifar100, fashion-mnist, synthetic), folder of images, or .npz file.
+    Default: the run's own data where the genotype is that of a run, else digits."""
     genotype: tyro.conf.Positional[str]
     """A search run, a genotype file, a published cell's name (cdarts show genotypes), or a text form."""
     training: Annotated[Retraining, tyro.conf.arg(name="")] = field(default_factory=Retraining)
     out: Path | None = None
-    """The run directory, new or empty; default: runs/retrain-<data>-<time>."""
+    """The run directory, new or empty; default: runs/retrain-<data>-seed<seed>-<time>."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the sizes and a forecast of time and memory; train nothing, write nothing."""
 
     def run(self) -> int:
-        announce("retrain", self.genotype, f"data {self.data}", f"seed {self.seed}")
+        announce("retrain", self.genotype, *([] if self.data is None else [f"data {self.data}"]), f"seed {self.seed}")
         genotype = zoo.find(self.genotype)
+        return self._as_in_its_run(genotype)._run(genotype)
+
+    def _as_in_its_run(self, genotype: Genotype) -> "Retrain":
+        """With the data and the space of the run that the genotype is from, where no flag says otherwise."""
+        from cdarts.commands.resume import settings_of
+
+        run = zoo.run_of(self.genotype)
+        if run is None:
+            return self if self.data is not None else replace(self, data="digits")
+        theirs = settings_of(run)
+        changed, taken = self, []
+        if self.data is None:
+            changed = replace(
+                changed,
+                data=theirs.data or "digits",
+                data_root=self.data_root or theirs.data_root,
+                image_size=self.image_size or theirs.image_size,
+            )
+            taken.append(f"data {changed.data}")
+        space = theirs.space_of(run)
+        # what a flag says comes first, and the genotype's file may have been replaced
+        if self.training.space == DartsSpace() and space.name == genotype.space:
+            changed = replace(changed, training=replace(changed.training, space=space))
+            words = [f"{name} {value}" for name, (value, _) in differences(space, type(space)()).items()]
+            taken.append(", ".join([f"space {space.name}", *words]))
+        if taken:
+            print(f"taken   from {run}: {'; '.join(taken)}", flush=True)
+        return changed
+
+    def _run(self, genotype: Genotype) -> int:
+        """Once it is clear on which data and in which space."""
         training = self.training.for_genotype(genotype)
         from cdarts.engine.run_dir import RunDir, check_free
 
@@ -44,30 +92,46 @@ class Retrain(Setup):
         data = self.load_data()
         print(describe(data), flush=True)
         if self.dry_run:
-            return self._dry_run(training, genotype, data)
+            with memory_permitting():
+                return replace(self, training=training)._dry_run(genotype, data)
         out = self.out or default_out("retrain", data.name, f"seed{self.seed}")
-        settings = replace(self.settled(threads), training=training, out=out)
+        settings = replace(self.settled(device, threads), training=training, out=out)
         # what cannot be built fails here, before anything is written
-        training.build(genotype, data, seed=self.seed, device=device, execution=self.execution)
+        task = settings.build(genotype, data, device)
         run_dir = RunDir.create(out, config_of("retrain", settings) | {"genotype": genotype.to_json()})
-        retrain(run_dir, settings, data)
-        print(f"next    cdarts predict {out} IMAGE...    cdarts evaluate {out}")
+        retrain(run_dir, settings, data, task)
+        name = shlex.quote(str(out))
+        print(f"next    cdarts predict {name} IMAGE...    cdarts evaluate {name}")
         return 0
 
     def resume(self, path: Path) -> int:
-        from cdarts.engine.run_dir import RunDir
+        from cdarts.engine.run_dir import RunDir, is_done
 
+        if is_done(path):
+            trained(path)
+            return 0
+        genotype = genotype_of(path)
+        device, _ = self.machine()
         data = self.load_data()
-        retrain(RunDir(path), self, data)
+        task = self.build(genotype, data, device)
+        retrain(RunDir(path), self, data, task)
         return 0
 
-    def _dry_run(self, training: Retraining, genotype: Genotype, data: "ImageData") -> int:
+    def space_of(self, path: Path) -> AnySpace:  # noqa: ARG002 - these settings say it themselves
+        return self.training.space
+
+    def build(self, genotype: Genotype, data: "ImageData", device: "torch.device") -> "RetrainTask":
+        """The training as a task, at its beginning. Raises `ConfigurationError`, `GenotypeError`."""
+        with memory_permitting():
+            return self.training.build(genotype, data, seed=self.seed, device=device, execution=self.execution)
+
+    def _dry_run(self, genotype: Genotype, data: "ImageData") -> int:
         from cdarts.engine.forecast import forecast, peak_memory
 
         device, threads = self.machine()
         before = peak_memory(device)
-        task = training.build(genotype, data, seed=self.seed, device=device, execution=self.execution)
-        print(f"plan    {training.epochs} epochs of {task.plan()[0].steps} steps")
+        task = self.build(genotype, data, device)
+        print(f"plan    {self.training.epochs} epochs of {task.plan()[0].steps} steps")
         print(f"model   {task.num_parameters():,} parameters", flush=True)
         expected = forecast(task)
         machine = f"{device} with {threads} threads"
@@ -75,35 +139,37 @@ class Retrain(Setup):
         return 0
 
 
-def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData") -> dict[str, Any]:
+def trained(path: Path) -> dict[str, Any]:
+    """The summary of the training that is done at `path`; it stays as it is."""
+    from cdarts.engine.run_dir import read_json
+
+    print(f"run     {path}: trained already", flush=True)
+    return read_json(path / "summary.json")
+
+
+def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "RetrainTask") -> dict[str, Any]:
     """Train, or go on training, in a run directory; writes model and ``summary.json``, and returns the latter.
 
-    A training that is done stays as it is.
+    `task`: as `settings.build` gives it.
     """
     from cdarts.cost import network_cost
     from cdarts.engine import loop
     from cdarts.engine.progress import PlanProgress
-    from cdarts.engine.run_dir import read_json
     from cdarts.model import card_of, save_model
 
-    if run_dir.done():
-        run_dir.close()
-        print(f"run     {run_dir.path}: trained already", flush=True)
-        return read_json(run_dir.path / "summary.json")
-    training = settings.training
+    training, genotype = settings.training, task.genotype
+    cells, channels = training.size()
     with session(run_dir) as stop:
-        genotype = genotype_of(run_dir)
         device, threads = settings.machine()
         run_dir.write_environment(device=str(device), threads=threads, data=data.fingerprint())
-        task = training.build(genotype, data, seed=settings.seed, device=device, execution=settings.execution)
         cost = network_cost(task.network, data.side, data.channels)
         print(
-            f"model   {training.cells} cells, {training.channels} channels: "
+            f"model   {cells} cells, {channels} channels: "
             f"{cost.parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds"
         )
         print(f"plan    {training.epochs} epochs of {task.plan()[0].steps} steps", flush=True)
         loop.run(task, run_dir, PlanProgress("retrain", task.plan()), stop)
-        card = card_of(data, training.space, genotype.to_json(), training.cells, training.channels)
+        card = card_of(data, training.space, genotype.to_json(), cells, channels)
         save_model(run_dir.path, card, task.network)
         summary = {
             "test_accuracy": task.last_accuracy,
@@ -124,15 +190,17 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData") -> dict[str
         return summary
 
 
-def genotype_of(run_dir: "RunDir") -> Genotype:
-    """The genotype that a retraining was begun with. Raises `ConfigurationError` naming the file."""
-    stored = run_dir.config().get("genotype")
+def genotype_of(path: Path) -> Genotype:
+    """The genotype that the retraining at `path` was begun with. Raises `ConfigurationError` naming the file."""
+    from cdarts.engine.run_dir import read_json
+
+    stored = read_json(path / "config.json").get("genotype")
     try:
         if not isinstance(stored, dict):
             raise GenotypeError("must be a genotype in its JSON form")
         return genotype_from_json(stored)
     except GenotypeError as error:
-        raise ConfigurationError(f"{run_dir.path / 'config.json'}: genotype: {error}") from error
+        raise ConfigurationError(f"{path / 'config.json'}: genotype: {error}") from error
 
 
 COMMAND = Retrain

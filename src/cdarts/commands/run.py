@@ -1,18 +1,21 @@
 """The whole way, from images to a trained model: search, retrain, evaluate, sized to a time budget."""
 
 import re
+import shlex
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cdarts.commands.common import Setup, announce, config_of, default_out, describe, session
-from cdarts.commands.retrain import Retrain, retrain
-from cdarts.commands.search import Search, search, write_genotype
+from cdarts.commands.common import Setup, announce, config_of, default_out, describe, memory_permitting, session
+from cdarts.commands.retrain import Retrain, retrain, trained
+from cdarts.commands.search import Search, search, searched, write_genotype
 from cdarts.errors import ConfigurationError
 from cdarts.settings import STRICT, from_json, to_json
+from cdarts.spaces import AnySpace
 
 if TYPE_CHECKING:
+    from cdarts.budget import RunPlan
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
 
@@ -23,10 +26,12 @@ class Run(Setup):
 
     __pydantic_config__: ClassVar = STRICT
 
+    data: str = "digits"
+    """Name of a data set (digits, cifar10, cifar100, fashion-mnist, synthetic), folder of images, or .npz file."""
     budget: str = "4m"
     """Time for everything, e.g. 90s, 25m, 2h; networks and epochs are sized to it."""
     out: Path | None = None
-    """The run directory, new or empty; default: runs/<data>-<time>."""
+    """The run directory, new or empty; default: runs/<data>-seed<seed>-<time>."""
 
     def run(self) -> int:
         began = time.monotonic()
@@ -40,49 +45,70 @@ class Run(Setup):
         data = self.load_data()
         print(describe(data), flush=True)
         out = self.out or default_out(data.name, f"seed{self.seed}")
-        settings = replace(self.settled(threads), out=out)
+        settings = replace(self.settled(device, threads), out=out)
         print("plan    trying sizes on this machine; what fits the budget:", flush=True)
         from cdarts.budget import Machine, plan_run
 
-        plan = plan_run(
-            data,
-            budget_seconds,
-            Machine(self.seed, device, self.execution),
-            began=began,
-            report=lambda line: print(f"plan    {line}", flush=True),
-        )
+        with memory_permitting():
+            plan = plan_run(
+                data,
+                budget_seconds,
+                Machine(self.seed, device, self.execution),
+                began=began,
+                report=lambda line: print(f"plan    {line}", flush=True),
+            )
         return settings.execute(RunDir.create(out, config_of("run", settings) | {"plan": to_json(plan)}), data)
 
     def resume(self, path: Path) -> int:
-        from cdarts.engine.run_dir import RunDir
+        from cdarts.engine.run_dir import RunDir, is_done, read_json
 
+        if is_done(path):
+            print_summary(path, read_json(path / "summary.json"))
+            return 0
         data = self.load_data()
         return self.execute(RunDir(path), data)
 
-    def execute(self, run_dir: "RunDir", data: "ImageData") -> int:
-        """Walk the way from wherever it stopped: the search, the retraining, the summary."""
-        from cdarts.budget import RunPlan
+    def space_of(self, path: Path) -> AnySpace:
         from cdarts.engine.run_dir import read_json
 
+        return plan_of(read_json(path / "config.json"), path).retraining.space
+
+    def execute(self, run_dir: "RunDir", data: "ImageData") -> int:
+        """Walk the way from wherever it stopped: the search, the retraining, the summary."""
+        from cdarts.engine.run_dir import is_done, read_json
+
+        device, _ = self.machine()
         setup = {field.name: getattr(self, field.name) for field in fields(Setup)}
         search_path, retrain_path = run_dir.path / "search", run_dir.path / "retrain"
         with session(run_dir) as stop:
-            plan = from_json(RunPlan, run_dir.config().get("plan"), f"{run_dir.path / 'config.json'}, plan")
-            searching = Search(**setup, algorithm=plan.search, out=search_path)
-            genotype = search(open_or_create(search_path, config_of("search", searching)), searching, data)
+            plan = plan_of(run_dir.config(), run_dir.path)
+            searching = Search(
+                **setup, algorithm=plan.search, preset=f"cdarts, sized to {self.budget}", out=search_path
+            )
+            if is_done(search_path):
+                genotype = searched(search_path)
+            else:
+                search_task = searching.build(data, device)
+                search_dir = open_or_create(search_path, config_of("search", searching))
+                genotype = search(search_dir, searching, data, search_task)
             write_genotype(run_dir, genotype)
             stop.check()
 
             retraining = Retrain(**setup, genotype=str(search_path), training=plan.retraining, out=retrain_path)
-            retrain_config = config_of("retrain", retraining) | {"genotype": genotype.to_json()}
-            trained = retrain(open_or_create(retrain_path, retrain_config), retraining, data)
+            if is_done(retrain_path):
+                scores = trained(retrain_path)
+            else:
+                retrain_task = retraining.build(genotype, data, device)
+                retrain_config = config_of("retrain", retraining) | {"genotype": genotype.to_json()}
+                retrain_dir = open_or_create(retrain_path, retrain_config)
+                scores = retrain(retrain_dir, retraining, data, retrain_task)
 
-            searched = read_json(search_path / "summary.json")
-            took = searched["seconds"] + trained["seconds"] + plan.planning_seconds
+            search_seconds = read_json(search_path / "summary.json")["seconds"]
+            took = search_seconds + scores["seconds"] + plan.planning_seconds
             summary = {
-                **trained,
-                "search_seconds": searched["seconds"],
-                "retraining_seconds": trained["seconds"],
+                **scores,
+                "search_seconds": search_seconds,
+                "retraining_seconds": scores["seconds"],
                 "seconds": round(took, 1),
                 "forecast": {
                     "search_seconds": plan.search_seconds,
@@ -94,6 +120,13 @@ class Run(Setup):
             run_dir.write_json("summary.json", summary)
         print_summary(run_dir.path, summary)
         return 0
+
+
+def plan_of(config: dict[str, Any], path: Path) -> "RunPlan":
+    """The plan in the ``config.json`` of the run at `path`. Raises `ConfigurationError` naming the file."""
+    from cdarts.budget import RunPlan
+
+    return from_json(RunPlan, config.get("plan"), f"{path / 'config.json'}, plan")
 
 
 def open_or_create(path: Path, config: dict[str, Any]) -> "RunDir":
@@ -135,7 +168,8 @@ def print_summary(path: Path, summary: dict[str, Any]) -> None:
         table.add_row(name, value)
     Console().print(table)
     print(f"run     {path}: summary.json, genotype.json, cell.svg, retrain/model.safetensors")
-    print(f"next    cdarts predict {path} IMAGE...    cdarts evaluate {path}    cdarts show genotype {path}")
+    name = shlex.quote(str(path))
+    print(f"next    cdarts predict {name} IMAGE...    cdarts evaluate {name}    cdarts show genotype {name}")
 
 
 COMMAND = Run

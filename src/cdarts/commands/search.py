@@ -1,5 +1,6 @@
 """Search an architecture with a preset; every field of the algorithm is a flag."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,12 +9,24 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import tyro
 
 from cdarts.algorithms import AnyAlgorithm
-from cdarts.commands.common import Setup, announce, config_of, default_out, describe, print_costs, session
+from cdarts.commands.common import (
+    Setup,
+    announce,
+    config_of,
+    default_out,
+    describe,
+    memory_permitting,
+    print_costs,
+    session,
+)
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.settings import STRICT
+from cdarts.spaces import AnySpace
 from cdarts.topology import Genotype, read_genotype
 
 if TYPE_CHECKING:
+    import torch
+
     from cdarts.algorithms.base import SearchAlgorithm
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
@@ -26,11 +39,13 @@ class Search(Setup):
 
     __pydantic_config__: ClassVar = STRICT
 
+    data: str = "digits"
+    """Name of a data set (digits, cifar10, cifar100, fashion-mnist, synthetic), folder of images, or .npz file."""
     algorithm: Annotated[AnyAlgorithm, tyro.conf.arg(name="")] = field(default=PRESETS["cdarts"])
     preset: tyro.conf.Suppress[str] = "cdarts"
     """Name of the preset that the settings come from."""
     out: Path | None = None
-    """The run directory, new or empty; default: runs/<preset>-<data>-<time>."""
+    """The run directory, new or empty; default: runs/<preset>-<data>-seed<seed>-<time>."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the plan, the sizes and a forecast of time and memory; train nothing, write nothing."""
 
@@ -44,28 +59,43 @@ class Search(Setup):
         data = self.load_data()
         print(describe(data), flush=True)
         if self.dry_run:
-            return self._dry_run(data)
+            with memory_permitting():
+                return self._dry_run(data)
         # what cannot be built fails here, before anything is written
-        self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
+        task = self.build(data, device)
         out = self.out or default_out(self.preset, data.name, f"seed{self.seed}")
-        settings = replace(self.settled(threads), out=out)
-        search(RunDir.create(out, config_of("search", settings)), settings, data)
-        print(f"next    cdarts retrain {out}    cdarts show genotype {out}")
+        settings = replace(self.settled(device, threads), out=out)
+        search(RunDir.create(out, config_of("search", settings)), settings, data, task)
+        name = shlex.quote(str(out))
+        print(f"next    cdarts retrain {name}    cdarts show genotype {name}")
         return 0
 
     def resume(self, path: Path) -> int:
-        from cdarts.engine.run_dir import RunDir
+        from cdarts.engine.run_dir import RunDir, is_done
 
+        if is_done(path):
+            searched(path)
+            return 0
+        device, _ = self.machine()
         data = self.load_data()
-        search(RunDir(path), self, data)
+        task = self.build(data, device)
+        search(RunDir(path), self, data, task)
         return 0
+
+    def space_of(self, path: Path) -> AnySpace:  # noqa: ARG002 - these settings say it themselves
+        return self.algorithm.space
+
+    def build(self, data: "ImageData", device: "torch.device") -> "SearchAlgorithm":
+        """The search as a task, at its beginning. Raises `ConfigurationError`, `DataError`."""
+        with memory_permitting():
+            return self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
 
     def _dry_run(self, data: "ImageData") -> int:
         from cdarts.engine.forecast import forecast, peak_memory
 
         device, threads = self.machine()
         before = peak_memory(device)
-        task = self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
+        task = self.build(data, device)
         for line in plan_lines(task.plan()):
             print(f"plan    {line}")
         print(f"model   {parameters_line(task)}", flush=True)
@@ -75,22 +105,23 @@ class Search(Setup):
         return 0
 
 
-def search(run_dir: "RunDir", settings: Search, data: "ImageData") -> Genotype:
+def searched(path: Path) -> Genotype:
+    """What the search that is done at `path` found; it stays as it is."""
+    print(f"run     {path}: searched already", flush=True)
+    return read_genotype(path / "genotype.json")
+
+
+def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "SearchAlgorithm") -> Genotype:
     """Search, or go on searching, in a run directory; writes genotype, drawing and ``summary.json``.
 
-    A search that is done stays as it is.
+    `task`: as `settings.build` gives it.
     """
     from cdarts.engine import loop
     from cdarts.engine.progress import PlanProgress
 
-    if run_dir.done():
-        run_dir.close()
-        print(f"run     {run_dir.path}: searched already", flush=True)
-        return read_genotype(run_dir.path / "genotype.json")
     with session(run_dir) as stop:
         device, threads = settings.machine()
         run_dir.write_environment(device=str(device), threads=threads, data=data.fingerprint())
-        task = settings.algorithm.build(data, seed=settings.seed, device=device, execution=settings.execution)
         plan = task.plan()
         print(f"model   {parameters_line(task)}")
         print(f"plan    {'; '.join(plan_lines(plan))}", flush=True)

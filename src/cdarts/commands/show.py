@@ -48,12 +48,16 @@ class UsualNetwork:
     image_size: int
 
 
+def _usual(space: Space, image_size: int) -> UsualNetwork:
+    return UsualNetwork(space, space.usual_cells, space.usual_channels, 10, image_size)
+
+
 USUAL: dict[tuple[str, str], UsualNetwork] = {
-    ("darts", "cifar"): UsualNetwork(DartsSpace(), 20, 36, 10, 32),
-    ("darts", "half"): UsualNetwork(DartsSpace(stem_name="half"), 20, 36, 10, 32),
+    ("darts", "cifar"): _usual(DartsSpace(), 32),
+    ("darts", "half"): _usual(DartsSpace(stem_name="half"), 32),
     ("darts", "imagenet"): UsualNetwork(DartsSpace(stem_name="imagenet"), 14, 48, 1000, 224),
-    ("nasbench201", "cifar"): UsualNetwork(NasBench201Space(), 15, 16, 10, 32),
-    ("toy", "cifar"): UsualNetwork(ToySpace(), 3, 8, 10, 8),
+    ("nasbench201", "cifar"): _usual(NasBench201Space(), 32),
+    ("toy", "cifar"): _usual(ToySpace(), 8),
 }
 """By space and stem."""
 

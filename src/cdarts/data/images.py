@@ -145,7 +145,7 @@ def held_out_fifth(images: Images, class_names: tuple[str, ...], source: str) ->
     return images.take(np.sort(train)), images.take(np.sort(test))
 
 
-def balanced_halves(images: Images, seed: int) -> tuple[Images, Images]:
+def balanced_halves(images: Images, class_names: tuple[str, ...], seed: int) -> tuple[Images, Images]:
     """Two random halves that share every class evenly: sizes differ by at most 1 in each class, and at most 1 in all.
 
     The search trains weights on the first and the architecture on the second. Which images go where depends on the seed
@@ -153,7 +153,7 @@ def balanced_halves(images: Images, seed: int) -> tuple[Images, Images]:
     """
     classes, counts = np.unique(images.labels, return_counts=True)
     if (counts < 2).any():
-        names = ", ".join(str(label) for label in classes[counts < 2])
+        names = ", ".join(class_names[label] for label in classes[counts < 2])
         raise DataError(
             f"class {names} has only 1 training image; the search splits the training images into two halves, "
             "so every class needs at least 2: add images or remove the class"

@@ -43,8 +43,8 @@ def is_leftover(path: Path) -> bool:
 
 
 def _sync_directory(path: Path) -> None:
-    """Make a rename survive a power cut, where the system can open directories."""
-    with contextlib.suppress(PermissionError):
+    """Make a rename survive a power cut, where the system can open and flush directories."""
+    with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

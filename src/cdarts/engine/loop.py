@@ -8,9 +8,9 @@ from torch import Tensor
 
 from cdarts.engine.progress import PlanProgress
 from cdarts.engine.run_dir import RunDir
-from cdarts.engine.runtime import StopFlag
+from cdarts.engine.runtime import StopFlag, is_out_of_memory
 from cdarts.engine.task import Losses, Task
-from cdarts.errors import CheckpointError, NonFiniteError
+from cdarts.errors import CheckpointError, GenotypeError, NonFiniteError
 
 
 class Means:
@@ -49,12 +49,13 @@ def run(task: Task, run_dir: RunDir, progress: PlanProgress, stop: StopFlag) -> 
         start, state = stored
         try:
             task.load_state(state)
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, ValueError, RuntimeError, GenotypeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise CheckpointError(
                 f"the checkpoint in {run_dir.path} does not fit the settings in its config.json; were they changed? "
                 f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
             ) from error
-    run_dir.status("running")
     try:
         for index in range(start, len(plan)):
             # an epoch may have no step to stop before

@@ -15,12 +15,11 @@ SECONDS_BETWEEN_LINES = 20.0
 class PlanProgress:
     """Follows a plan and says where it stands. A phase's steps last as long as those of it that are done."""
 
-    def __init__(self, title: str, plan: Sequence[Epoch], seconds_per_step: Mapping[str, float] | None = None) -> None:
+    def __init__(self, title: str, plan: Sequence[Epoch]) -> None:
         self.title = title
         self.plan = plan
         self.console = Console(highlight=False)
         self.live = sys.stdout.isatty()
-        self._forecast = dict(seconds_per_step or {})
         self._seconds: dict[str, float] = {}
         self._steps: dict[str, int] = {}
         self._index = 0
@@ -77,7 +76,7 @@ class PlanProgress:
 
     def _left_words(self) -> str:
         """``left 1m15s``, once a step has been timed."""
-        return f"left {clock(self.left())}" if self._steps or self._forecast else ""
+        return f"left {clock(self.left())}" if self._steps else ""
 
     def left(self) -> float:
         """Seconds that the rest of the plan takes."""
@@ -91,8 +90,6 @@ class PlanProgress:
     def _step_seconds(self, phase: str) -> float:
         if self._steps.get(phase):
             return self._seconds[phase] / self._steps[phase]
-        if phase in self._forecast:
-            return self._forecast[phase]
         total = sum(self._steps.values())
         return sum(self._seconds.values()) / total if total else 0.0
 

@@ -20,6 +20,9 @@ from cdarts.errors import CheckpointError, ConfigurationError, DataError, DiskEr
 
 KEPT_CHECKPOINTS = 2
 
+DECISIVE = ("torch", "platform", "device")
+"""Parts of the environment that change the bits of a run."""
+
 
 class RunDir:
     """One run's directory, held by this process until `close`."""
@@ -103,33 +106,46 @@ class RunDir:
         return read_json(self.path / "config.json")
 
     def write_environment(self, *, device: str, threads: int, data: str) -> None:
-        """Versions, machine and the data set's fingerprint, to ``environment.json``.
+        """Versions, machine and the data set's fingerprint, to ``environment.json``, when the run begins.
 
+        The file stays as it was first written; a resume in another environment is warned about on standard error.
         Raises `DataError` if the run was begun with other data: what it has learnt would not fit.
         """
         import torch
 
         path = self.path / "environment.json"
-        if path.is_file() and read_json(path).get("data") != data:
+        environment = {
+            "cdarts": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "platform": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "device": device,
+            "threads": threads,
+            "data": data,
+        }
+        if not path.is_file():
+            write_json(path, environment)
+            return
+        first = read_json(path)
+        if first.get("data") != data:
             raise DataError(
                 f"the data set is not the one that {self.path} was begun with: images, labels or classes have changed; "
                 "restore them, or begin another run"
             )
-        write_json(
-            path,
-            {
-                "cdarts": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "platform": platform.platform(),
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-                "device": device,
-                "threads": threads,
-                "data": data,
-            },
-        )
+        changes = [
+            f"{name} {first.get(name)}, now {environment[name]}"
+            for name in DECISIVE
+            if first.get(name) != environment[name]
+        ]
+        if changes:
+            print(
+                f"warning: {self.path} was begun with {'; '.join(changes)}: numbers will differ from those of a run "
+                "that was never stopped",
+                file=sys.stderr,
+            )
 
     def status(self, state: str, message: str = "") -> None:
         """Write ``status.json``: running, done, interrupted or failed, why, and how to go on."""
@@ -146,11 +162,6 @@ class RunDir:
     def how_to_resume(self) -> str:
         """The command that goes on with this run."""
         return how_to_resume(self.path)
-
-    def done(self) -> bool:
-        """Whether the run has ended well."""
-        path = self.path / "status.json"
-        return path.is_file() and read_json(path).get("state") == "done"
 
     def seconds(self) -> float:
         """Time spent on the run's epochs, over all its resumptions."""
@@ -233,15 +244,19 @@ class RunDir:
 
     # -- results ----------------------------------------------------------------------------------------------------
 
-    def write_text(self, name: str, text: str) -> Path:
+    def write_text(self, name: str, text: str) -> None:
         """A whole text file of the run."""
         write_bytes(self.path / name, text.encode())
-        return self.path / name
 
-    def write_json(self, name: str, value: Any) -> Path:
+    def write_json(self, name: str, value: Any) -> None:
         """A whole JSON file of the run."""
         write_json(self.path / name, value)
-        return self.path / name
+
+
+def is_done(path: Path) -> bool:
+    """Whether the run at `path` has ended well; it need not be held for that."""
+    status = path / "status.json"
+    return status.is_file() and read_json(status).get("state") == "done"
 
 
 def check_free(path: Path) -> None:

@@ -57,10 +57,18 @@ def stop_on_signals() -> Iterator[StopFlag]:
 def choose_device(name: str) -> torch.device:
     """``auto`` takes CUDA where there is one. Raises `ConfigurationError` for a device that is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("--device cuda: no CUDA device is visible to this process; use --device auto or cpu")
-    return torch.device(name)
+        raise ConfigurationError(
+            "--device cuda: no CUDA device is visible to this process; use --device auto or cpu "
+            '(of a run that was begun: "device" in its config.json)'
+        )
+    device = torch.device(name)
+    if device.type == "cuda":
+        # cuDNN otherwise picks algorithms by timing, some of which add up in an order that varies
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    return device
 
 
 def set_threads(threads: int | None) -> int:
@@ -70,3 +78,11 @@ def set_threads(threads: int | None) -> int:
             raise ConfigurationError(f"--threads {threads}: must be at least 1")
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the machine had too little memory; torch has no class of its own for the latter."""
+    words = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )

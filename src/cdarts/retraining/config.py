@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cdarts.engine.optimizers import Sgd
 from cdarts.errors import ConfigurationError
-from cdarts.settings import STRICT
+from cdarts.settings import STRICT, differences
 from cdarts.spaces import SPACES, AnySpace, DartsSpace
 from cdarts.topology import Genotype
 
@@ -24,9 +24,10 @@ class Retraining:
     __pydantic_config__: ClassVar = STRICT
 
     space: AnySpace = field(default_factory=DartsSpace)
-    cells: int = 20
-    channels: int = 36
-    """Channels of the first stage."""
+    cells: int | None = None
+    """None: the space's usual number, 20 in the DARTS space, 15 in NAS-Bench-201."""
+    channels: int | None = None
+    """Channels of the first stage. None: the space's usual number, 36 in the DARTS space, 16 in NAS-Bench-201."""
     epochs: int = 600
     batch_size: int = 128
     lr: float = 0.025
@@ -55,34 +56,59 @@ class Retraining:
             raise ConfigurationError(
                 f"--warmup-epochs {self.warmup_epochs}: must lie between 0 and the {self.epochs} epochs"
             )
-        for name in ("lr", "clip_norm"):
+        self.weights().check()
+        for name in ("auxiliary_weight", "cutout"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigurationError(f"{_flag(name)} {value}: must be a positive number")
-        for name in ("weight_decay", "auxiliary_weight", "cutout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
+            if not 0 <= value < math.inf:
                 raise ConfigurationError(f"{_flag(name)} {value}: must not be negative")
-        for name in ("momentum", "drop_path", "label_smoothing"):
+        for name in ("drop_path", "label_smoothing"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ConfigurationError(f"{_flag(name)} {value}: must be at least 0 and below 1")
 
+    def size(self) -> tuple[int, int]:
+        """(cells, channels), those of the space where none are given."""
+        return (
+            self.space.usual_cells if self.cells is None else self.cells,
+            self.space.usual_channels if self.channels is None else self.channels,
+        )
+
     def for_genotype(self, genotype: Genotype) -> "Retraining":
-        """The same in the genotype's space, where that is another one than the settings name."""
-        if genotype.space == self.space.name:
-            return self
+        """The same in the genotype's space, its usual size filled in.
+
+        Raises `ConfigurationError` if that is another space than the one that settings were made for.
+        """
         if genotype.space not in SPACES:
             raise ConfigurationError(
                 f"the genotype's space {genotype.space!r} is unknown; there are {', '.join(SPACES)}"
             )
-        return replace(self, space=SPACES[genotype.space]())  # type: ignore[call-arg,arg-type]
+        if genotype.space == self.space.name:
+            moved = self
+        elif self.space == DartsSpace():
+            moved = replace(self, space=SPACES[genotype.space]())  # type: ignore[call-arg,arg-type]
+        else:
+            raise ConfigurationError(
+                f"{_space_flags(self.space)}: the genotype belongs to space {genotype.space}, which has no such "
+                f"setting of space {self.space.name}; leave it out"
+            )
+        cells, channels = moved.size()
+        return replace(moved, cells=cells, channels=channels)
+
+    def weights(self) -> Sgd:
+        """The optimizer of the weights; a weight decay that the size rule is to give counts as none here."""
+        return Sgd(
+            lr=self.lr,
+            lr_end=0.0,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay or 0.0,
+            clip_norm=self.clip_norm,
+        )
 
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch: linear warm-up, else half a cosine over all epochs."""
         if epoch < self.warmup_epochs:
             return self.lr * (epoch + 1) / self.warmup_epochs
-        return Sgd(lr=self.lr, lr_end=0.0).lr_at(epoch / self.epochs)
+        return self.weights().lr_at(epoch / self.epochs)
 
     def build(
         self, genotype: Genotype, data: "ImageData", *, seed: int, device: "torch.device", execution: str
@@ -97,6 +123,12 @@ class Retraining:
 def _flag(name: str) -> str:
     """A field as the user writes it."""
     return f"--{name.replace('_', '-')}"
+
+
+def _space_flags(space: AnySpace) -> str:
+    """What differs from the space as it is by default, as the user writes it."""
+    changed = differences(space, type(space)())
+    return " ".join(f"--space.{name.replace('_', '-')} {value}" for name, (value, _) in changed.items()) or "--space"
 
 
 def size_rule(parameters: int) -> tuple[float, float]:

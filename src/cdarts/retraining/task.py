@@ -12,11 +12,10 @@ from cdarts.data import Batch, Batches, ImageData, evaluation_batches
 from cdarts.distillation import AuxiliaryPool, Embedding
 from cdarts.engine.checkpoint import State
 from cdarts.engine.descent import descend
-from cdarts.engine.optimizers import Sgd
 from cdarts.engine.task import Epoch, Losses, Records, Task
 from cdarts.errors import ConfigurationError
 from cdarts.execution import DropPath
-from cdarts.networks import Network
+from cdarts.networks import Network, accuracy, num_parameters
 from cdarts.randomness import generator, seeded
 from cdarts.retraining.config import Retraining, size_rule
 from cdarts.spaces import DartsSpace
@@ -68,12 +67,13 @@ class RetrainTask(Task):
         self.genotype = genotype
         self.seed = seed
         self.device = device
+        cells, channels = config.size()
         with seeded(seed, "retrain"):
             self.network = Network(
                 config.space,
                 config.space.topology(genotype),
-                cells=config.cells,
-                channels=config.channels,
+                cells=cells,
+                channels=channels,
                 num_classes=data.num_classes,
                 image_channels=data.channels,
                 affine=True,
@@ -99,13 +99,7 @@ class RetrainTask(Task):
         parameters = dict(self.network.named_parameters(prefix="network"))
         if self.auxiliary is not None:
             parameters |= dict(self.auxiliary.named_parameters(prefix="auxiliary"))
-        sgd = Sgd(
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=self.config.weight_decay or 0.0,
-            clip_norm=config.clip_norm,
-        )
-        self.optimizer = sgd.build(parameters.items())
+        self.optimizer = self.config.weights().build(parameters.items())
         self.best_accuracy = 0.0
         self.last_accuracy = 0.0
 
@@ -113,7 +107,7 @@ class RetrainTask(Task):
         channels = self.network.feature_channels
         if len(channels) < 2:
             raise ConfigurationError(
-                f"--cells {config.cells}: the auxiliary head stands after the second stage, and this network has "
+                f"--cells {config.size()[0]}: the auxiliary head stands after the second stage, and this network has "
                 f"{len(channels)} reduction(s); use more cells or --auxiliary-weight 0"
             )
         imagenet = isinstance(config.space, DartsSpace) and config.space.stem_name == "imagenet"
@@ -123,7 +117,7 @@ class RetrainTask(Task):
 
     def num_parameters(self) -> int:
         """Of the network, without the auxiliary head."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        return num_parameters(self.network)
 
     def plan(self) -> list[Epoch]:
         return [Epoch("train", len(self.train))] * self.config.epochs
@@ -151,7 +145,7 @@ class RetrainTask(Task):
             total = total + self.config.auxiliary_weight * losses["auxiliary_loss"]
         descend(total, self.optimizer)
         losses = {name: loss.detach() for name, loss in losses.items()}
-        return {**losses, "accuracy": (output.logits.detach().argmax(dim=1) == labels).double().mean()}
+        return {**losses, "accuracy": accuracy(output.logits, labels)}
 
     def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
         metrics = {"phase": "train", "lr": self.config.lr_at(index), **losses}

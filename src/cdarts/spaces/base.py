@@ -30,8 +30,10 @@ class Space(ABC):
     num_nodes: ClassVar[int]
     kinds: ClassVar[tuple[str, ...]]
     """Kinds of cell that are searched."""
-    affine_search: ClassVar[bool] = False
-    """Whether the search network's BatchNorm inside cells has weights of its own."""
+    usual_cells: ClassVar[int]
+    """Searched cells of the network that published figures refer to."""
+    usual_channels: ClassVar[int]
+    """Channels of that network's first stage."""
 
     name: str
 

@@ -40,6 +40,8 @@ class DartsSpace(Space):
     num_inputs: ClassVar[int] = 2
     num_nodes: ClassVar[int] = 4
     kinds: ClassVar[tuple[str, ...]] = ("normal", "reduce")
+    usual_cells: ClassVar[int] = 20
+    usual_channels: ClassVar[int] = 36
     __pydantic_config__: ClassVar = STRICT
 
     name: Suppress[Literal["darts"]] = "darts"

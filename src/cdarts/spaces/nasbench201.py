@@ -28,6 +28,8 @@ class NasBench201Space(EveryEdgeSpace):
     num_inputs: ClassVar[int] = 1
     num_nodes: ClassVar[int] = 3
     kinds: ClassVar[tuple[str, ...]] = ("cell",)
+    usual_cells: ClassVar[int] = 15
+    usual_channels: ClassVar[int] = 16
     __pydantic_config__: ClassVar = STRICT
 
     name: Suppress[Literal["nasbench201"]] = "nasbench201"

@@ -21,6 +21,8 @@ class ToySpace(EveryEdgeSpace):
     num_inputs: ClassVar[int] = 1
     num_nodes: ClassVar[int] = 2
     kinds: ClassVar[tuple[str, ...]] = ("cell",)
+    usual_cells: ClassVar[int] = 3
+    usual_channels: ClassVar[int] = 8
     __pydantic_config__: ClassVar = STRICT
 
     name: Suppress[Literal["toy"]] = "toy"
