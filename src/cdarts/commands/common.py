@@ -3,7 +3,7 @@
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
     from cdarts.engine.runtime import StopFlag
+    from cdarts.engine.task import Task
 
 
 SetupT = TypeVar("SetupT", bound="Setup")
+TaskT = TypeVar("TaskT", bound="Task")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,25 @@ def print_costs(seconds: float, seconds_per_step: Mapping[str, float], memory: i
     steps = ", ".join(f"{phase} {step:.2f} s" for phase, step in seconds_per_step.items())
     print(f"time    {clock(seconds)} on {machine} (a step: {steps})")
     print(f"memory  {(memory - base) / 2**20:,.0f} MiB beside {base / 2**20:,.0f} MiB of the program itself")
+
+
+def dry_run(
+    build: "Callable[[], TaskT]", sizes: "Callable[[TaskT], list[str]]", device: "torch.device", threads: int
+) -> None:
+    """Print what a task is and what it will cost on this machine; the task is thrown away.
+
+    `sizes`: the lines that say what it is. Raises `ConfigurationError` if it does not fit into memory.
+    """
+    from cdarts.engine.forecast import forecast, peak_memory
+
+    with memory_permitting():
+        before = peak_memory(device)
+        task = build()
+        for line in sizes(task):
+            print(line, flush=True)
+        expected = forecast(task)
+        machine = f"{device} with {threads} threads"
+        print_costs(expected.seconds, expected.seconds_per_step, peak_memory(device), before, machine)
 
 
 def describe(data: "ImageData") -> str:

@@ -14,8 +14,8 @@ from cdarts.commands.common import (
     config_of,
     default_out,
     describe,
+    dry_run,
     memory_permitting,
-    print_costs,
     session,
 )
 from cdarts.errors import ConfigurationError, GenotypeError
@@ -92,8 +92,9 @@ class Retrain(Setup):
         data = self.load_data()
         print(describe(data), flush=True)
         if self.dry_run:
-            with memory_permitting():
-                return replace(self, training=training)._dry_run(genotype, data)
+            tried = replace(self, training=training)
+            dry_run(lambda: tried.build(genotype, data, device), _sizes, device, threads)
+            return 0
         out = self.out or default_out("retrain", data.name, f"seed{self.seed}")
         settings = replace(self.settled(device, threads), training=training, out=out)
         # what cannot be built fails here, before anything is written
@@ -125,18 +126,11 @@ class Retrain(Setup):
         with memory_permitting():
             return self.training.build(genotype, data, seed=self.seed, device=device, execution=self.execution)
 
-    def _dry_run(self, genotype: Genotype, data: "ImageData") -> int:
-        from cdarts.engine.forecast import forecast, peak_memory
 
-        device, threads = self.machine()
-        before = peak_memory(device)
-        task = self.build(genotype, data, device)
-        print(f"plan    {self.training.epochs} epochs of {task.plan()[0].steps} steps")
-        print(f"model   {task.num_parameters():,} parameters", flush=True)
-        expected = forecast(task)
-        machine = f"{device} with {threads} threads"
-        print_costs(expected.seconds, expected.seconds_per_step, peak_memory(device), before, machine)
-        return 0
+def _sizes(task: "RetrainTask") -> list[str]:
+    """What a dry run says of a training before it times it."""
+    plan = task.plan()
+    return [f"plan    {len(plan)} epochs of {plan[0].steps} steps", f"model   {task.num_parameters():,} parameters"]
 
 
 def trained(path: Path) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from cdarts.commands.common import (
     config_of,
     default_out,
     describe,
+    dry_run,
     memory_permitting,
-    print_costs,
     session,
 )
 from cdarts.presets import PRESETS, SUMMARIES
@@ -59,8 +59,8 @@ class Search(Setup):
         data = self.load_data()
         print(describe(data), flush=True)
         if self.dry_run:
-            with memory_permitting():
-                return self._dry_run(data)
+            dry_run(lambda: self.build(data, device), _sizes, device, threads)
+            return 0
         # what cannot be built fails here, before anything is written
         task = self.build(data, device)
         out = self.out or default_out(self.preset, data.name, f"seed{self.seed}")
@@ -90,19 +90,10 @@ class Search(Setup):
         with memory_permitting():
             return self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
 
-    def _dry_run(self, data: "ImageData") -> int:
-        from cdarts.engine.forecast import forecast, peak_memory
 
-        device, threads = self.machine()
-        before = peak_memory(device)
-        task = self.build(data, device)
-        for line in plan_lines(task.plan()):
-            print(f"plan    {line}")
-        print(f"model   {parameters_line(task)}", flush=True)
-        expected = forecast(task)
-        machine = f"{device} with {threads} threads"
-        print_costs(expected.seconds, expected.seconds_per_step, peak_memory(device), before, machine)
-        return 0
+def _sizes(task: "SearchAlgorithm") -> list[str]:
+    """What a dry run says of a search before it times it."""
+    return [*(f"plan    {line}" for line in plan_lines(task.plan())), f"model   {parameters_line(task)}"]
 
 
 def searched(path: Path) -> Genotype:
