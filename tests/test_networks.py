@@ -139,6 +139,31 @@ def test_one_hot_gradients_are_the_evaluation_networks(space: Space, execution: 
             torch.testing.assert_close(parameter.grad, expected, rtol=1e-10, atol=1e-12)
 
 
+# -- a part of a network -----------------------------------------------------------------------------------------------
+
+
+@spaces
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_paths_compute_the_evaluation_network_within_the_search_network(space: Space, execution: str) -> None:
+    genotype = random_genotype(space, 4)
+    size = {"cells": 3, "channels": 4, "num_classes": 5}
+    with seeded(4, "search"):
+        search_net = Network(space, space.supernet(), **size, affine=True, execution=execution)  # type: ignore[arg-type]
+    eval_net = Network(space, space.topology(genotype), **size, affine=True, execution=execution)  # type: ignore[arg-type]
+    inherit(eval_net, search_net)
+    computed = set()
+    for name, module in search_net.named_modules():
+        module.register_forward_hook(lambda *_, name=name: computed.add(name))
+    images = torch.randn(4, 3, 8, 8, generator=generator(4, "images"))
+    one, other = search_net(images, paths=space.topology(genotype)), eval_net(images)
+    assert torch.equal(one.logits, other.logits)
+    convolutions = {name for name, module in search_net.named_modules() if isinstance(module, nn.Conv2d)}
+    assert computed & convolutions == {n for n, module in eval_net.named_modules() if isinstance(module, nn.Conv2d)}
+    # and an edge's mixing weights scale it
+    ones = {kind: torch.ones(len(cell.edges), 1) for kind, cell in space.topology(genotype).items()}
+    assert torch.equal(search_net(images, ones, paths=space.topology(genotype)).logits, other.logits)
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 

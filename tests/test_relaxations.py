@@ -7,7 +7,7 @@ import torch
 
 from cdarts.networks import Network
 from cdarts.randomness import generator, seeded
-from cdarts.relaxations import Softmax, edge_weights
+from cdarts.relaxations import Softmax, edge_weights, logsumexp_decay
 from cdarts.spaces import SPACES, DartsSpace, NasBench201Space, Space
 from cdarts.topology import Topology
 
@@ -124,3 +124,20 @@ def test_gradients_reach_alpha(space: Space) -> None:
         weights = relaxation()[kind].detach()
         expected = weights * (target[kind] - (weights * target[kind]).sum(dim=1, keepdim=True))
         torch.testing.assert_close(alpha.grad, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_sharpness_multiplies_alpha_but_not_what_is_derived() -> None:
+    relaxation = softmax(NasBench201Space().supernet())
+    before = relaxation.strengths()
+    relaxation.sharpness = 20.0
+    alpha = relaxation.alpha["cell"].detach()
+    torch.testing.assert_close(relaxation()["cell"].detach(), torch.softmax(20.0 * alpha, dim=1))
+    assert relaxation.strengths() == before
+
+
+@spaces
+def test_decay_pulls_alpha_down_by_its_softmax(space: Space) -> None:
+    relaxation = softmax(space.supernet()).double()
+    logsumexp_decay(relaxation).backward()
+    for alpha in relaxation.alpha.values():
+        torch.testing.assert_close(alpha.grad, torch.softmax(alpha.detach(), dim=1) / len(alpha), rtol=1e-12, atol=0)

@@ -23,6 +23,8 @@ NAMES = [
     "cdarts-nasbench201-3",
     "darts-v1",
     "darts-v2",
+    "nasbench201-all-conv3x3",
+    "nasbench201-resnet",
     "p-darts",
     "pc-darts-cifar10",
     "pc-darts-imagenet",

@@ -17,7 +17,7 @@ from cdarts.algorithms import CyclicConfig
 from cdarts.data import ImageData
 from cdarts.engine.forecast import expected_seconds, forecast
 from cdarts.errors import ConfigurationError
-from cdarts.presets import PRESETS
+from cdarts.presets import DEFAULT
 from cdarts.retraining import Retraining
 from cdarts.settings import STRICT
 from cdarts.spaces import DartsSpace
@@ -162,7 +162,7 @@ def _search_sizes(data: ImageData) -> list[CyclicConfig]:
     sizes = [(small, size) for size in SEARCH_SIZES] + [(large, SEARCH_SIZES[-1])]
     return [
         replace(
-            PRESETS["cdarts"],
+            DEFAULT,
             space=DartsSpace(stem_name=stem),
             channels=channels,
             search_cells=search_cells,

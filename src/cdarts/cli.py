@@ -18,6 +18,10 @@ COMMANDS: dict[str, str] = {
     "evaluate": "accuracy of a trained run on its test images",
     "predict": "classes of images by a trained run",
     "resume": "go on with a run that was stopped",
+    "compare": "many methods and seeds under one protocol, one table",
+    "correlate": "how well a search's weights rank cells, against their true accuracy",
+    "query": "what NAS-Bench-201 measured for a cell: accuracy, rank, regret",
+    "table": "make the NAS-Bench-201 table from the benchmark's published files",
     "show": "genotypes, presets, spaces, operations, plans, cells",
 }
 """Every command: a module of that name in `cdarts.commands`, with a `COMMAND`. A new one is a file and a line here."""

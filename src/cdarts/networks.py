@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from cdarts.execution import EXECUTIONS, DropPath
+from cdarts.execution import EXECUTIONS, DropPath, PartialChannels
 from cdarts.operations import Operation
 from cdarts.spaces import Space
 from cdarts.topology import CellTopology, Slot, Topology
@@ -38,27 +38,36 @@ class Output(NamedTuple):
 class Cell(nn.Module):
     """A searched cell: preprocessed inputs, a graph of operations, an output made of its nodes."""
 
-    def __init__(self, space: Space, topology: CellTopology, slot: Slot, affine: bool, execution: str) -> None:
+    def __init__(
+        self, space: Space, topology: CellTopology, slot: Slot, affine: bool, execution: str, partial: int
+    ) -> None:
         super().__init__()
         self.space = space
         self.topology = topology
-        self.execute = EXECUTIONS[execution]
+        self.execute = EXECUTIONS[execution] if partial == 1 else PartialChannels(partial)
         self.preprocess = nn.ModuleList(space.preprocess(port, slot.channels, affine) for port in slot.inputs)
         self.edges = nn.ModuleDict()
         for edge, names in topology.edges:
             stride = slot.stride if edge.source < topology.num_inputs else 1
             self.edges[str(edge)] = nn.ModuleDict(
-                {name: space.operation(name, slot.channels, stride, affine) for name in names}
+                {name: space.operation(name, slot.channels // partial, stride, affine) for name in names}
             )
 
-    def operations(self) -> list[list[Operation]]:
-        """The operations of each edge, in the order of the topology."""
-        bundles = [(cast(nn.ModuleDict, self.edges[str(edge)]), names) for edge, names in self.topology.edges]
+    def operations(self, topology: CellTopology) -> list[list[Operation]]:
+        """The operations of each edge of `topology`, which is this cell's own or a part of it."""
+        bundles = [(cast(nn.ModuleDict, self.edges[str(edge)]), names) for edge, names in topology.edges]
         return [[cast(Operation, bundle[name]) for name in names] for bundle, names in bundles]
 
-    def forward(self, inputs: Sequence[Tensor], weights: Tensor | None, drop_path: DropPath | None) -> Tensor:
+    def forward(
+        self,
+        inputs: Sequence[Tensor],
+        weights: Tensor | None,
+        drop_path: DropPath | None,
+        paths: CellTopology | None = None,
+    ) -> Tensor:
         states = [preprocess(x) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
-        return self.space.output(self.execute(self.topology, self.operations(), states, weights, drop_path))
+        topology = self.topology if paths is None else paths
+        return self.space.output(self.execute(topology, self.operations(topology), states, weights, drop_path))
 
 
 class Network(nn.Module):
@@ -76,8 +85,11 @@ class Network(nn.Module):
         affine: bool,
         execution: str = "share",
         stem: nn.Module | None = None,
+        partial: int = 1,
     ) -> None:
         """`affine`: whether BatchNorm inside cells has weights; `stem`: a module to share instead of building one.
+
+        `partial`: operations work on one channel in so many (PC-DARTS's K), which divides `channels`.
 
         Raises `ConfigurationError` for sizes that the space cannot build.
         """
@@ -90,7 +102,9 @@ class Network(nn.Module):
             if not hasattr(self, group):
                 self.add_module(group, nn.ModuleDict())
             block = (
-                space.block(slot) if slot.kind is None else Cell(space, topology[slot.kind], slot, affine, execution)
+                space.block(slot)
+                if slot.kind is None
+                else Cell(space, topology[slot.kind], slot, affine, execution, partial)
             )
             self.get_submodule(group).add_module(index, block)
         width = self.layout[-1].out_channels
@@ -109,8 +123,13 @@ class Network(nn.Module):
         images: Float[Tensor, "B C H W"],
         weights: Mapping[str, Float[Tensor, "edges operations"]] | None = None,
         drop_path: DropPath | None = None,
+        paths: Topology | None = None,
     ) -> Output:
-        """`weights`: for each kind of cell its mixing weights, edges x operations; None for a discrete network."""
+        """`weights`: for each kind of cell its mixing weights, edges x operations; None for a discrete network.
+
+        `paths`: the part of the network's own topology that is computed, as a search that samples uses it; the mixing
+        weights are that part's, and an edge or operation outside costs nothing.
+        """
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         outputs: list[Tensor] = self.stem(images)
@@ -121,7 +140,14 @@ class Network(nn.Module):
             if slot.kind is None:
                 outputs.append(block(*inputs))
             else:
-                outputs.append(block(inputs, None if weights is None else weights[slot.kind], drop_path))
+                outputs.append(
+                    block(
+                        inputs,
+                        None if weights is None else weights[slot.kind],
+                        drop_path,
+                        None if paths is None else paths[slot.kind],
+                    )
+                )
             if slot.closes_stage:
                 features.append(outputs[-1])
         pooled = self.tail(outputs[-1]).mean(dim=(2, 3))

@@ -6,6 +6,20 @@ Where the paper is silent the value of the authors' launch scripts is used and m
 from dataclasses import replace
 
 from cdarts.algorithms import AnyAlgorithm, CyclicConfig
+from cdarts.algorithms.beta_darts import BetaDartsConfig
+from cdarts.algorithms.darts import DartsConfig
+from cdarts.algorithms.darts_minus import DartsMinusConfig
+from cdarts.algorithms.drnas import DrnasConfig
+from cdarts.algorithms.enas import EnasConfig
+from cdarts.algorithms.fair_darts import FairDartsConfig
+from cdarts.algorithms.gdas import GdasConfig
+from cdarts.algorithms.p_darts import PDartsConfig
+from cdarts.algorithms.pc_darts import PcDartsConfig
+from cdarts.algorithms.random_search import RandomConfig
+from cdarts.algorithms.rsps import RspsConfig
+from cdarts.algorithms.setn import SetnConfig
+from cdarts.algorithms.single_path import SinglePathConfig
+from cdarts.algorithms.snas import SnasConfig
 from cdarts.engine.optimizers import Adam, Sgd
 from cdarts.spaces import DartsSpace, NasBench201Space
 
@@ -87,6 +101,7 @@ def one_way(paper: CyclicConfig) -> CyclicConfig:
 
 
 DEFAULT = one_way(PAPER)
+DEFAULT_NASBENCH201 = one_way(PAPER_NASBENCH201)
 
 SMOKE = replace(
     DEFAULT,
@@ -97,14 +112,61 @@ SMOKE = replace(
     cycles=3,
 )
 
+# -- what CDARTS is compared with; the algorithms' own files hold defaults and sources --------------------------------
+
+DARTS_POOLS = DartsSpace(pool_batchnorm=True)
+"""The DARTS space with BatchNorm after pools, as most of these methods' own code has it."""
+BENCHMARK = NasBench201Space()
+
+OTHERS: dict[str, AnyAlgorithm] = {
+    "darts": DartsConfig(space=DARTS_POOLS),
+    "darts-nasbench201": DartsConfig(space=BENCHMARK, cells=15),
+    "darts-second-order": DartsConfig(space=DARTS_POOLS, second_order=True),
+    "darts-second-order-nasbench201": DartsConfig(space=BENCHMARK, cells=15, second_order=True),
+    "p-darts": PDartsConfig(space=DARTS_POOLS),
+    "p-darts-nasbench201": PDartsConfig(space=BENCHMARK, cells=15, added_cells=(0, 0, 0)),
+    "pc-darts": PcDartsConfig(space=DARTS_POOLS),
+    "pc-darts-nasbench201": PcDartsConfig(space=BENCHMARK, cells=15),
+    "gdas": GdasConfig(space=DARTS_POOLS),
+    "gdas-nasbench201": GdasConfig(space=BENCHMARK, cells=15, batch_size=64),
+    "snas": SnasConfig(space=DARTS_POOLS),
+    "snas-nasbench201": SnasConfig(space=BENCHMARK, cells=15),
+    "drnas": DrnasConfig(),
+    "drnas-nasbench201": DrnasConfig(
+        space=BENCHMARK,
+        cells=15,
+        epochs=100,
+        still_epochs=0,
+        weights=Sgd(lr=0.025, lr_end=0.04, weight_decay=3e-4, clip_norm=5.0),
+        alpha=Adam(lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+    ),
+    "beta-darts": BetaDartsConfig(space=DARTS_POOLS),
+    "beta-darts-nasbench201": BetaDartsConfig(space=BENCHMARK, cells=15, epochs=100),
+    "fair-darts": FairDartsConfig(space=DARTS_POOLS),
+    "fair-darts-nasbench201": FairDartsConfig(space=BENCHMARK, cells=15),
+    "darts-minus": DartsMinusConfig(space=DARTS_POOLS),
+    "darts-minus-nasbench201": DartsMinusConfig(space=BENCHMARK, cells=15),
+    "enas": EnasConfig(),
+    "enas-nasbench201": EnasConfig(space=BENCHMARK, cells=15),
+    "rsps": RspsConfig(),
+    "rsps-nasbench201": RspsConfig(space=BENCHMARK, cells=15),
+    "setn": SetnConfig(),
+    "setn-nasbench201": SetnConfig(space=BENCHMARK, cells=15),
+    "single-path": SinglePathConfig(),
+    "single-path-nasbench201": SinglePathConfig(space=BENCHMARK, cells=15),
+    "random": RandomConfig(),
+    "random-nasbench201": RandomConfig(space=BENCHMARK),
+}
+
 PRESETS: dict[str, AnyAlgorithm] = {
     "cdarts": DEFAULT,
-    "cdarts-nasbench201": one_way(PAPER_NASBENCH201),
+    "cdarts-nasbench201": DEFAULT_NASBENCH201,
     "cdarts-paper": PAPER,
     "cdarts-paper-nasbench201": PAPER_NASBENCH201,
     "cdarts-official": OFFICIAL,
     "cdarts-official-nasbench201": OFFICIAL_NASBENCH201,
     "smoke": SMOKE,
+    **OTHERS,
 }
 
 SUMMARIES: dict[str, str] = {
@@ -115,4 +177,20 @@ SUMMARIES: dict[str, str] = {
     "cdarts-official": "the authors' code under its launch scripts, to the letter",
     "cdarts-official-nasbench201": "the same for NAS-Bench-201",
     "smoke": "the whole algorithm, small: about a minute on digits with 2 cores",
+    "darts": "DARTS, first order",
+    "darts-second-order": "DARTS, second order: alpha's gradient looks one step of the weights ahead",
+    "p-darts": "P-DARTS: three stages, each deeper and with fewer operations",
+    "pc-darts": "PC-DARTS: operations on a quarter of the channels, edges with weights of their own",
+    "gdas": "GDAS: one drawn operation an edge is computed, a Gumbel-softmax carries alpha's gradient",
+    "snas": "SNAS: draws from a concrete distribution mix all operations",
+    "drnas": "DrNAS: mixing weights drawn from Dirichlet distributions that learn",
+    "beta-darts": "beta-DARTS: DARTS with a growing penalty on the log-sum-exp of alpha",
+    "fair-darts": "FairDARTS: a sigmoid for each operation, and a zero-one loss",
+    "darts-minus": "DARTS-: DARTS with an auxiliary skip connection that fades",
+    "enas": "ENAS: a controller draws paths and learns from their scores",
+    "rsps": "RSPS: weights of random paths are trained, then random cells are scored with them",
+    "setn": "SETN: weights of random paths are trained, while alpha learns where good ones are",
+    "single-path": "single-path one-shot: weights of random paths are trained, then evolution finds the best cell",
+    "random": "a random cell, without any training",
 }
+SUMMARIES |= {name: "the same in the NAS-Bench-201 space" for name in OTHERS if name.endswith("-nasbench201")}

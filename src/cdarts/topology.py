@@ -382,7 +382,7 @@ def _darts_text(genotype: Genotype) -> str:
 
 # -- NAS-Bench-201's text form -----------------------------------------------------------------------------------------
 
-_ARCH_ENTRY = re.compile(r"(?P<operation>[A-Za-z_][A-Za-z0-9_]*)~(?P<source>\d{1,2})")
+_ARCH_ENTRY = re.compile(r"(?P<operation>[A-Za-z_][A-Za-z0-9_]*)~(?P<source>0|[1-9][0-9]?)")
 
 
 def parse_arch_string(text: str) -> Genotype:

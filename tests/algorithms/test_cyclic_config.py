@@ -123,6 +123,7 @@ CASES = [
     Case("eval_weights", Sgd(lr=0.04), "eval_net"),
     Case("eval_weights", Sgd(lr=0.08, clip_norm=0.1), "eval_net"),
     Case("alpha", Adam(lr=0.1), "relaxation"),
+    Case("alpha", Adam(lr_end=0.0), "relaxation"),
     Case("alpha", Adam(lr=1e-6, betas=(0.9, 0.999)), "relaxation"),
     Case("alpha", Adam(lr=1e-6, weight_decay=10.0), "relaxation"),
     Case("alpha", Adam(lr=1e-6, clip_norm=1e-6), "relaxation"),
@@ -146,6 +147,9 @@ CASES = [
     Case("l1_operations", ("none", "skip_connect"), "relaxation"),
     Case("l1_scale", 0.01, "relaxation"),
     Case("l1_decay", 0.5, "relaxation"),
+    Case("alpha_decay", 5.0, "relaxation"),
+    Case("sharpness", 20.0, "relaxation"),
+    Case("prior_only", True, "relaxation"),
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cdarts.algorithms import CyclicConfig
 from cdarts.commands.common import config_of
-from cdarts.commands.search import Search, plan_lines
+from cdarts.commands.search import Search, Watch, plan_lines
 from cdarts.engine.run_dir import read_json
 from cdarts.engine.runtime import Interrupted
 from cdarts.engine.task import Epoch
@@ -21,6 +21,7 @@ from cdarts.topology import read_genotype
 
 Call = Callable[..., Any]
 
+CYCLIC = {name: config for name, config in PRESETS.items() if isinstance(config, CyclicConfig)}
 TINY = ("--channels", "2", "--search-cells", "2", "--eval-cells", "2", "--batch-size", "128", "--threads", "1")
 ONE_EPOCH = ("--cycles", "1", "--pretrain-epochs", "0", "--warmup-epochs", "0")
 DISTINCT = ("cdarts", "cdarts-official", "cdarts-official-nasbench201")
@@ -31,14 +32,14 @@ EPOCHS = 10
 
 def shrunk(name: str) -> CyclicConfig:
     """A preset at sizes that take a second: two steps an epoch on a few digits, two cycles."""
-    cells = 3 if PRESETS[name].space.name == "nasbench201" else 2
+    cells = 3 if CYCLIC[name].space.name == "nasbench201" else 2
     return replace(
-        PRESETS[name],
+        CYCLIC[name],
         channels=2,
         search_cells=cells,
         eval_cells=cells,
         batch_size=10,
-        pretrain_epochs=min(PRESETS[name].pretrain_epochs, 1),
+        pretrain_epochs=min(CYCLIC[name].pretrain_epochs, 1),
         cycles=2,
     )
 
@@ -135,7 +136,7 @@ def test_stopped_at_every_epoch_and_resumed_each_time(
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in DISTINCT else pytest.mark.slow) for name in PRESETS]
+    "name", [pytest.param(name, marks=() if name in DISTINCT else pytest.mark.slow) for name in CYCLIC]
 )
 def test_every_preset_stopped_between_cycles_and_resumed(
     tmp_path: Path,
@@ -222,3 +223,46 @@ def test_a_run_that_breaks_says_so(tmp_path: Path, call: Call, toy_search: Cycli
 def test_a_plan_in_words() -> None:
     plan = [Epoch("pretrain", 3), Epoch("joint", 2, cycle=0), Epoch("joint", 2, cycle=1), Epoch("joint", 1, cycle=2)]
     assert plan_lines(plan) == ["1 x pretrain (3 steps)", "2 x joint (2 steps)", "1 x joint (1 steps)"]
+
+
+# -- watching ----------------------------------------------------------------------------------------------------------
+
+SKIPS = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
+CONVOLUTIONS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+
+
+def test_collapse_is_warned_about_once_for_as_long_as_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Watch(None)
+    said = []
+    for text in (CONVOLUTIONS, SKIPS, SKIPS, CONVOLUTIONS, SKIPS):
+        records = {"metrics": {}, "genotypes": {"text": text}}
+        assert watch(records) == records
+        said.append(capsys.readouterr().err.count("warning: the search is collapsing: 6 of 6 edges"))
+    assert said == [0, 1, 0, 0, 1]
+
+
+def test_a_table_adds_the_truth_to_every_epoch_and_changes_nothing(
+    tmp_path: Path, call: Call, cdarts_data: Path
+) -> None:
+    runs = {}
+    for name, flags in {"with": ("--table", str(cdarts_data / "nasbench201.csv.gz")), "without": ()}.items():
+        sizes = ("--channels", "2", "--search-cells", "3", "--eval-cells", "3", "--batch-size", "256", "--threads", "1")
+        plan = ("--cycles", "2", "--pretrain-epochs", "0", "--warmup-epochs", "0")
+        said = call("search", "cdarts-nasbench201", "--out", tmp_path / name, *sizes, *plan, *flags)
+        assert said.code == 0 and ("true_test_accuracy" in said.out) == bool(flags)
+        lines = (tmp_path / name / "genotypes.jsonl").read_text().splitlines()
+        runs[name] = [json.loads(line) for line in lines]
+    for line, other in zip(runs["with"], runs["without"], strict=True):
+        assert 0.1 <= line.pop("true_test_accuracy") < 0.95
+        assert 0.1 <= line.pop("true_val_accuracy") < 0.95
+        for each in (line, other):
+            each.pop("seconds")
+        assert line == other
+
+
+def test_a_table_of_another_space_is_refused(tmp_path: Path, call: Call, cdarts_data: Path) -> None:
+    table = str(cdarts_data / "nasbench201.csv.gz")
+    said = call("search", "smoke", "--out", tmp_path / "run", "--table", table)
+    assert said.code == 2
+    assert "it holds cells of the NAS-Bench-201 space; this search is in the darts space" in said.error()
+    assert not (tmp_path / "run").exists()

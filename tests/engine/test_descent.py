@@ -1,5 +1,6 @@
 """The one descent against plain torch: backward, clip, step."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cdarts.engine.descent import Optimizer, descend
+from cdarts.engine.descent import Optimizer, descend, descend_along
 from cdarts.engine.optimizers import Adam, Sgd
 from cdarts.errors import NonFiniteError
 from cdarts.randomness import generator, seeded
@@ -193,3 +194,14 @@ def test_the_learning_rate_can_be_set() -> None:
     optimizer.set_lr(0.25)
     descend(weight.sum(), optimizer)
     assert weight.item() == -0.25
+
+
+def test_descend_along_takes_the_gradients_given_and_clips_them() -> None:
+    weight, other = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([5.0]))
+    optimizer = Sgd(lr=1.0, momentum=0.0, weight_decay=0.0, clip_norm=1.0).build([("weight", weight), ("other", other)])
+    descend_along([torch.tensor([3.0, 4.0]), None], optimizer)
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.4, 1.2]))
+    assert float(other) == 5.0 and weight.grad is None
+    with pytest.raises(NonFiniteError):
+        descend_along([torch.tensor([math.nan, 0.0]), None], optimizer)
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.4, 1.2]))

@@ -1,18 +1,43 @@
-"""What every search gives besides being a task: its genotype, and how alpha stands."""
+"""What every search gives besides being a task: its genotype, and how alpha stands. What searches with images share."""
 
 import math
 from abc import abstractmethod
 from collections import Counter
 from typing import Any
 
+import torch
+from torch import nn
+
+from cdarts.algorithms.config import SearchConfig
+from cdarts.data import Batches, ImageData, Images, balanced_halves
 from cdarts.engine.task import Task
+from cdarts.networks import Network
 from cdarts.operations import PARAMETER_FREE
+from cdarts.randomness import generator
+from cdarts.spaces import Space
 from cdarts.spaces.base import Strengths
-from cdarts.topology import Genotype
+from cdarts.topology import Genotype, Topology
 
 
 class SearchAlgorithm(Task):
-    """A task whose result is a genotype."""
+    """A task whose result is a genotype.
+
+    It holds the two halves of the training images: `train` for network weights, `val` for the architecture.
+    """
+
+    def __init__(
+        self, config: SearchConfig, data: ImageData, *, seed: int, device: torch.device, execution: str
+    ) -> None:
+        """Raises `DataError` if a class has fewer than 2 images."""
+        self.config = config
+        self.seed = seed
+        self.device = device
+        self.execution = execution
+        self.num_classes = data.num_classes
+        self.image_channels = data.channels
+        train, val = balanced_halves(data.train, data.class_names, seed)
+        self.train = self._batches(train, data, "train")
+        self.val = self._batches(val, data, "val")
 
     @abstractmethod
     def genotype(self) -> Genotype:
@@ -22,20 +47,75 @@ class SearchAlgorithm(Task):
     def num_parameters(self) -> dict[str, int]:
         """Parameters of each network, by its name."""
 
+    def make_network(
+        self, topology: Topology, *, cells: int, affine: bool, stem: nn.Module | None = None, partial: int = 1
+    ) -> Network:
+        """A network of the search's space and size, on its device."""
+        return Network(
+            self.config.space,
+            topology,
+            cells=cells,
+            channels=self.config.channels,
+            num_classes=self.num_classes,
+            image_channels=self.image_channels,
+            affine=affine,
+            execution=self.execution,
+            stem=stem,
+            partial=partial,
+        ).to(self.device)
 
-def architecture_record(genotype: Genotype, strengths: Strengths) -> dict[str, Any]:
-    """One line of ``genotypes.jsonl``: strengths, their entropy, and what is chosen.
+    def _batches(self, half: Images, data: ImageData, stream: str) -> Batches:
+        return Batches(
+            half,
+            data,
+            batch_size=self.config.batch_size,
+            seed=self.seed,
+            stream=stream,
+            augmentation=data.augmentation,
+            device=self.device,
+        )
+
+
+def random_genotype(space: Space, seed: int, *stream: str | int) -> Genotype:
+    """A genotype at random: every edge and every operation that the space lets a genotype have is equally likely."""
+    draw = generator(seed, *stream)
+    strengths = {
+        kind: torch.rand((len(cell.edges), len(space.operations)), generator=draw).tolist()
+        for kind, cell in space.supernet().items()
+    }
+    return space.derive(strengths)
+
+
+def architecture_record(genotype: Genotype, strengths: Strengths | None) -> dict[str, Any]:
+    """One line of ``genotypes.jsonl``: what is chosen, and for searches that have them, strengths and what they say.
 
     The entropy is the mean over edges, in units of the uniform distribution's: 1 where nothing is decided, 0 where
-    every edge is.
+    every edge is. The margin is the mean over edges of the strongest operation's lead over the second, as a share of
+    the edge's total strength.
     """
-    rows = [row for matrix in strengths.values() for row in matrix]
-    entropy = sum(-sum(p * math.log(p) for p in row if p > 0) / math.log(len(row)) for row in rows) / len(rows)
     counts = Counter(genotype.operations())
-    return {
+    record: dict[str, Any] = {
         "text": genotype.text(),
-        "strengths": strengths,
-        "entropy": entropy,
         "skips": counts["skip_connect"],
         "parameter_free": sum(count for name, count in counts.items() if name in PARAMETER_FREE),
     }
+    if strengths is not None:
+        rows = [_normalised(row) for matrix in strengths.values() for row in matrix]
+        record["strengths"] = strengths
+        record["entropy"] = math.fsum(map(_entropy, rows)) / len(rows)
+        record["margin"] = math.fsum(_lead(row) for row in rows) / len(rows)
+    return record
+
+
+def _normalised(row: Any) -> list[float]:
+    total = math.fsum(row)
+    return [value / total for value in row] if total else [1.0 / len(row)] * len(row)
+
+
+def _entropy(row: list[float]) -> float:
+    return -math.fsum(p * math.log(p) for p in row if p > 0) / math.log(len(row)) if len(row) > 1 else 0.0
+
+
+def _lead(row: list[float]) -> float:
+    first, *rest = sorted(row, reverse=True)
+    return first - rest[0] if rest else 1.0

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cdarts.algorithms.base import random_genotype
 from cdarts.algorithms.cyclic_config import CyclicConfig
 from cdarts.algorithms.cyclic_parts import CyclicParts, inheritance
 from cdarts.data import Batch, Batches
@@ -16,7 +17,7 @@ from cdarts.distillation import FEEDBACKS, FUSIONS
 from cdarts.engine.descent import descend
 from cdarts.engine.task import Epoch, Losses
 from cdarts.networks import Output, accuracy
-from cdarts.randomness import generator
+from cdarts.relaxations import logsumexp_decay
 from cdarts.topology import Genotype
 
 
@@ -46,8 +47,11 @@ class CyclicSearch(CyclicParts):
             self.transfer_topology(self.propose(epoch.cycle), epoch.cycle)
         self.search_optimizer.set_lr(self.config.search_weights.lr_at(index / len(plan)))
         self.eval_optimizer.set_lr(self.config.eval_weights.lr_at(index / len(plan)))
+        self.alpha_optimizer.set_lr(self.config.alpha.lr_at(index / len(plan)))
         done, total = (sum(epoch.phase == "joint" for epoch in part) for part in (plan[:index], plan))
         self.l1_weight = l1_weight_at(self.config, done, total)
+        self.alpha_decay = self.config.alpha_decay * index / len(plan)
+        self.relaxation.sharpness = 1.0 + (self.config.sharpness - 1.0) * index / len(plan)
 
     def batches(self, index: int) -> Iterator[tuple[Batch, ...]]:
         match self.phase:
@@ -104,9 +108,14 @@ class CyclicSearch(CyclicParts):
             if config.head_supervision:
                 losses["head_loss"] = torch.stack([F.cross_entropy(head, labels) for head in heads]).sum()
                 total = total + losses["head_loss"]
+        if config.prior_only:
+            total = losses["eval_loss"]
         if self.l1_weight:
             losses["l1"] = self.skip_penalty()
             total = total + self.l1_weight * losses["l1"]
+        if self.alpha_decay:
+            losses["alpha_decay"] = logsumexp_decay(self.relaxation)
+            total = total + self.alpha_decay * losses["alpha_decay"]
         descend(total, self.eval_optimizer, self.alpha_optimizer, joint_clip=self.joint_clip())
         return {
             **{name: loss.detach() for name, loss in losses.items()},
@@ -154,9 +163,7 @@ class CyclicSearch(CyclicParts):
         """The topology of the next E-Net: S-Net's, or for comparison one at random."""
         if not self.config.random_topology:
             return self.genotype()
-        draw = generator(self.seed, "topology", cycle)
-        strengths = {kind: torch.rand(alpha.shape, generator=draw) for kind, alpha in self.relaxation.alpha.items()}
-        return self.config.space.derive({kind: strength.tolist() for kind, strength in strengths.items()})
+        return random_genotype(self.config.space, self.seed, "topology", cycle)
 
     def transfer_topology(self, genotype: Genotype, cycle: int) -> None:
         """Build the E-Net that S-Net proposes; operations met in earlier cycles keep their weights and momentum."""

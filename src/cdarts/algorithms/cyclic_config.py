@@ -4,15 +4,14 @@
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Suppress
 
+from cdarts.algorithms.config import Protocol, SearchConfig
 from cdarts.engine.optimizers import Adam, Sgd
 from cdarts.errors import ConfigurationError
-from cdarts.settings import STRICT
-from cdarts.spaces import AnySpace, DartsSpace
 
 if TYPE_CHECKING:
     import torch
@@ -24,17 +23,12 @@ Half = Literal["train", "val"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CyclicConfig:
+class CyclicConfig(SearchConfig):
     """Cyclic Differentiable Architecture Search (Yu et al., TPAMI 2023)."""
 
-    __pydantic_config__: ClassVar = STRICT
-
     name: Suppress[Literal["cdarts"]] = "cdarts"
-    space: AnySpace = field(default_factory=DartsSpace)
 
     # networks
-    channels: int = 16
-    """Channels of the first stage, in both networks."""
     search_cells: int = 8
     """Cells of the search network (S-Net)."""
     eval_cells: int = 20
@@ -47,8 +41,6 @@ class CyclicConfig:
     """A node of S-Net is the mean of its edges instead of their sum."""
     shared_stem: bool = False
     """Both networks use the same stem module."""
-    batch_size: int = 64
-    """Images a step takes from each half."""
 
     # the plan
     pretrain_epochs: int = 2
@@ -116,8 +108,18 @@ class CyclicConfig:
     l1_decay: float | None = None
     """Fraction of the joint epochs after which the weight has fallen linearly to zero; None keeps it constant."""
 
+    # against alpha running away
+    alpha_decay: float = 0.0
+    """Weight of the mean of log sum exp(alpha) at the end of the search, to which it rises from zero (beta-DARTS)."""
+    sharpness: float = 1.0
+    """What alpha is multiplied by before the softmax at the end of the search, to which it rises from one: S-Net's
+    mixtures draw near to the single operations that E-Net will have."""
+    prior_only: bool = False
+    """Alpha follows its regularisers alone, not the images: a control, not CDARTS."""
+
     def check(self, data: "ImageData") -> None:
         """Raise `ConfigurationError` if the settings contradict each other or do not fit the data."""
+        super().check(data)
         self._check_numbers()
         self._check_feedback()
         unknown = set(self.l1_operations) - set(self.space.operations)
@@ -126,28 +128,14 @@ class CyclicConfig:
                 f"--l1-operations {' '.join(sorted(unknown))}: not in space {self.space.name}, "
                 f"which has {', '.join(self.space.operations)}"
             )
-        half = len(data.train) // 2
-        if self.batch_size > half:
-            raise ConfigurationError(
-                f"--batch-size {self.batch_size}: a step takes that many images from each half of the training images, "
-                f"and a half of {data.name} has {half}; choose at most {half}"
-            )
 
     def _check_numbers(self) -> None:
-        for name, least in (
-            ("batch_size", 2),  # BatchNorm needs two
-            ("cycles", 1),
-            ("joint_epochs", 1),
-            ("pretrain_epochs", 0),
-            ("warmup_epochs", 0),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
-        for name in ("feedback_weight", "l1_weight", "l1_scale"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:  # so that NaN is refused too
-                raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at least 0 and finite")
+        for name, least in (("cycles", 1), ("joint_epochs", 1), ("pretrain_epochs", 0), ("warmup_epochs", 0)):
+            self.at_least(name, least)
+        for name in ("feedback_weight", "l1_weight", "l1_scale", "alpha_decay"):
+            self.finite(name)
+        self.at_least("sharpness", 1)
+        self.finite("sharpness")
         if not 0 < self.temperature < math.inf:
             raise ConfigurationError(f"--temperature {self.temperature}: must be positive and finite")
         if self.l1_decay is not None and not 0 < self.l1_decay < math.inf:
@@ -192,3 +180,19 @@ class CyclicConfig:
 
         self.check(data)
         return CyclicSearch(self, data, seed=seed, device=device, execution=execution)
+
+    def under(self, protocol: Protocol) -> "CyclicConfig":
+        """Both networks take the protocol's depth; every epoch of S-Net counts, E-Net's come on top."""
+        return replace(
+            self,
+            space=protocol.space,
+            channels=protocol.channels,
+            search_cells=protocol.cells,
+            eval_cells=protocol.cells,
+            batch_size=protocol.batch_size,
+            pretrain_epochs=protocol.still_epochs,
+            cycles=(protocol.epochs - protocol.still_epochs) // self.joint_epochs,
+            search_weights=protocol.weights,
+            eval_weights=protocol.weights,
+            alpha=replace(self.alpha, lr=protocol.alpha_rate * self.alpha.lr),
+        )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cdarts.algorithms.base import SearchAlgorithm, architecture_record
 from cdarts.algorithms.cyclic_config import CyclicConfig
-from cdarts.data import Batches, ImageData, Images, balanced_halves
+from cdarts.data import ImageData
 from cdarts.distillation import Embedding, StagePool
 from cdarts.engine.checkpoint import State
 from cdarts.engine.descent import Optimizer
@@ -20,7 +20,7 @@ from cdarts.engine.task import Records
 from cdarts.networks import Network, num_parameters
 from cdarts.randomness import generator, seeded
 from cdarts.relaxations import Softmax
-from cdarts.topology import Genotype, Topology, genotype_from_json
+from cdarts.topology import Genotype, genotype_from_json
 
 
 class CyclicParts(SearchAlgorithm):
@@ -32,24 +32,16 @@ class CyclicParts(SearchAlgorithm):
     """w_E, and what the feedback passes through."""
     alpha_optimizer: Optimizer
 
+    config: CyclicConfig
+
     def __init__(
         self, config: CyclicConfig, data: ImageData, *, seed: int, device: torch.device, execution: str
     ) -> None:
-        self.config = config
-        self.seed = seed
-        self.device = device
-        self.execution = execution
-        self.num_classes = data.num_classes
-        self.image_channels = data.channels
-
-        train, val = balanced_halves(data.train, data.class_names, seed)
-        self.train = self._batches(train, data, "train")
-        self.val = self._batches(val, data, "val")
-
+        super().__init__(config, data, seed=seed, device=device, execution=execution)
         supernet = config.space.supernet()
         self.relaxation = Softmax(supernet, generator(seed, "alpha"), mean_nodes=config.mean_nodes).to(device)
         with seeded(seed, "search_net"):
-            self.search_net = self._network(supernet, cells=config.search_cells, affine=config.search_affine, stem=None)
+            self.search_net = self.make_network(supernet, cells=config.search_cells, affine=config.search_affine)
         self.topology = self.propose(cycle=0)
         self.eval_net = self.make_eval_net(self.topology, cycle=0)
         with seeded(seed, "embeddings"):
@@ -71,26 +63,13 @@ class CyclicParts(SearchAlgorithm):
 
     # -- networks ----------------------------------------------------------------------------------------------------
 
-    def _network(self, topology: Topology, *, cells: int, affine: bool, stem: nn.Module | None) -> Network:
-        return Network(
-            self.config.space,
-            topology,
-            cells=cells,
-            channels=self.config.channels,
-            num_classes=self.num_classes,
-            image_channels=self.image_channels,
-            affine=affine,
-            execution=self.execution,
-            stem=stem,
-        ).to(self.device)
-
     def make_eval_net(self, genotype: Genotype, cycle: int) -> Network:
         """A fresh E-Net of this architecture."""
         config = self.config
         stem = self.search_net.stem if config.shared_stem else None
         with seeded(self.seed, "eval_net", cycle):
             topology = config.space.topology(genotype)
-            return self._network(topology, cells=config.eval_cells, affine=config.eval_affine, stem=stem)
+            return self.make_network(topology, cells=config.eval_cells, affine=config.eval_affine, stem=stem)
 
     def _embeddings(self) -> nn.ModuleList:
         """One embedding module for each stage that is compared besides the final logits; none without feedback."""
@@ -101,17 +80,6 @@ class CyclicParts(SearchAlgorithm):
             for channels in self.search_net.feature_channels
         )
         return embeddings.requires_grad_(self.config.train_embeddings).to(self.device)
-
-    def _batches(self, half: Images, data: ImageData, stream: str) -> Batches:
-        return Batches(
-            half,
-            data,
-            batch_size=self.config.batch_size,
-            seed=self.seed,
-            stream=stream,
-            augmentation=data.augmentation,
-            device=self.device,
-        )
 
     # -- optimizers --------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Search an architecture with a preset; every field of the algorithm is a flag."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,18 +20,20 @@ from cdarts.commands.common import (
     memory_permitting,
     session,
 )
+from cdarts.errors import ConfigurationError
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.settings import STRICT
-from cdarts.spaces import AnySpace
-from cdarts.topology import Genotype, read_genotype
+from cdarts.spaces import AnySpace, NasBench201Space
+from cdarts.topology import Genotype, parse_genotype, read_genotype
 
 if TYPE_CHECKING:
     import torch
 
     from cdarts.algorithms.base import SearchAlgorithm
+    from cdarts.benchmarks.nasbench201 import Table
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
-    from cdarts.engine.task import Epoch
+    from cdarts.engine.task import Epoch, Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,10 @@ class Search(Setup):
     algorithm: Annotated[AnyAlgorithm, tyro.conf.arg(name="")] = field(default=PRESETS["cdarts"])
     preset: tyro.conf.Suppress[str] = "cdarts"
     """Name of the preset that the settings come from."""
+    shuffled_labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Training labels are permuted among the images: a control that shows what a search finds without them."""
+    table: Path | None = None
+    """NAS-Bench-201 table: the true accuracy of every epoch's cell is shown and recorded; it decides nothing."""
     out: Path | None = None
     """The run directory, new or empty; default: runs/<preset>-<data>-seed<seed>-<time>."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -55,6 +62,7 @@ class Search(Setup):
 
         if self.out is not None:
             check_free(self.out)
+        self.watch()
         device, threads = self.machine()
         data = self.load_data()
         print(describe(data), flush=True)
@@ -84,6 +92,29 @@ class Search(Setup):
 
     def space_of(self, path: Path) -> AnySpace:  # noqa: ARG002 - these settings say it themselves
         return self.algorithm.space
+
+    def load_data(self) -> "ImageData":
+        from cdarts.data import with_shuffled_labels
+
+        data = super().load_data()
+        return with_shuffled_labels(data, self.seed) if self.shuffled_labels else data
+
+    def settled(self, device: "torch.device", threads: int) -> "Search":
+        settings = super().settled(device, threads)
+        return replace(settings, table=None if self.table is None else self.table.resolve())
+
+    def watch(self) -> "Watch":
+        """What looks at every epoch's cell. Raises `ConfigurationError`, `DataError`."""
+        if self.table is None:
+            return Watch(None)
+        from cdarts.benchmarks.nasbench201 import Table
+
+        if not isinstance(self.algorithm.space, NasBench201Space):
+            raise ConfigurationError(
+                f"--table {self.table}: it holds cells of the NAS-Bench-201 space; this search is in the "
+                f"{self.algorithm.space.name} space"
+            )
+        return Watch(Table.load(self.table))
 
     def build(self, data: "ImageData", device: "torch.device") -> "SearchAlgorithm":
         """The search as a task, at its beginning. Raises `ConfigurationError`, `DataError`."""
@@ -116,7 +147,7 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
         plan = task.plan()
         print(f"model   {parameters_line(task)}")
         print(f"plan    {'; '.join(plan_lines(plan))}", flush=True)
-        loop.run(task, run_dir, PlanProgress("search", plan), stop)
+        loop.run(task, run_dir, PlanProgress("search", plan), stop, settings.watch())
         provenance = {
             "algorithm": settings.algorithm.name,
             "preset": settings.preset,
@@ -128,6 +159,32 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
         run_dir.write_json("summary.json", {"genotype": genotype.text(), "seconds": run_dir.seconds()})
         print(f"found   {genotype}\nrun     {run_dir.path}", flush=True)
         return genotype
+
+
+class Watch:
+    """Looks at the cell of every epoch: warns when it collapses, and records its true accuracy where a table has it."""
+
+    def __init__(self, table: "Table | None") -> None:
+        self.table = table
+        self.collapsed: str | None = None
+
+    def __call__(self, records: "Records") -> "Records":
+        from cdarts.algorithms.collapse import collapse
+
+        genotype = parse_genotype(records["genotypes"]["text"])
+        before, self.collapsed = self.collapsed, collapse(genotype)
+        if self.collapsed is not None and before is None:
+            print(
+                f"warning: the search is collapsing: {self.collapsed}. Such networks are usually poor. "
+                "Look at --alpha-decay or --l1-weight, or search longer before alpha moves",
+                file=sys.stderr,
+                flush=True,
+            )
+        if self.table is None:
+            return records
+        result = self.table.result(genotype, "cifar10")
+        truth = {"true_val_accuracy": result.val_200 / 100, "true_test_accuracy": result.test_200 / 100}
+        return {**records, "genotypes": {**records["genotypes"], **truth}, "metrics": {**records["metrics"], **truth}}
 
 
 def write_genotype(run_dir: "RunDir", genotype: Genotype) -> None:

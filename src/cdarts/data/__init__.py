@@ -20,6 +20,8 @@ from cdarts.data.images import (
     resized,
 )
 from cdarts.data.npz import load_npz
+from cdarts.data.shuffled import with_shuffled_labels
+from cdarts.data.subset import load_cifar10_5k
 from cdarts.data.synthetic import load_synthetic
 from cdarts.errors import ConfigurationError, DataError
 
@@ -34,11 +36,13 @@ __all__ = [
     "evaluation_batches",
     "load",
     "read_image",
+    "with_shuffled_labels",
 ]
 
 DATASETS: dict[str, Callable[[Path], ImageData]] = {
     "digits": load_digits,
     "cifar10": load_cifar10,
+    "cifar10-5k": load_cifar10_5k,
     "cifar100": load_cifar100,
     "fashion-mnist": load_fashion_mnist,
     "synthetic": load_synthetic,

@@ -82,11 +82,26 @@ def descend(
             scale = _scale(joint_norm, joint_clip[0])
         else:
             scale = None if optimizer.clip_norm is None else _scale(_total(norms[own]), optimizer.clip_norm)
-        for parameter, gradient in zip(optimizer.parameters, gradients[own], strict=True):
-            parameter.grad = gradient if gradient is None or scale is None else gradient * scale
-        optimizer.optimizer.step()
-        for parameter in optimizer.parameters:
-            parameter.grad = None
+        _step(optimizer, gradients[own], scale)
+
+
+def descend_along(gradients: Sequence[Tensor | None], optimizer: Optimizer) -> None:
+    """One step of an optimizer with gradients that are not those of a single loss, one for each of its parameters.
+
+    Raises `NonFiniteError` before anything is stepped if one is not finite.
+    """
+    norm = _total(_norms(gradients))
+    if not torch.isfinite(norm):
+        raise NonFiniteError("the gradient is not finite; nothing was stepped. Mend: a smaller learning rate")
+    _step(optimizer, gradients, None if optimizer.clip_norm is None else _scale(norm, optimizer.clip_norm))
+
+
+def _step(optimizer: Optimizer, gradients: Sequence[Tensor | None], scale: Tensor | None) -> None:
+    for parameter, gradient in zip(optimizer.parameters, gradients, strict=True):
+        parameter.grad = gradient if gradient is None or scale is None else gradient * scale
+    optimizer.optimizer.step()
+    for parameter in optimizer.parameters:
+        parameter.grad = None
 
 
 def _norms(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:

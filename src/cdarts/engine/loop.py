@@ -1,7 +1,7 @@
 """The loop: walk a task's plan from where its run left off."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from cdarts.engine.progress import PlanProgress
 from cdarts.engine.run_dir import RunDir
 from cdarts.engine.runtime import StopFlag, is_out_of_memory
-from cdarts.engine.task import Losses, Task
+from cdarts.engine.task import Losses, Records, Task
 from cdarts.errors import CheckpointError, GenotypeError, NonFiniteError
 
 
@@ -35,8 +35,16 @@ class Means:
         return values
 
 
-def run(task: Task, run_dir: RunDir, progress: PlanProgress, stop: StopFlag) -> None:
+def run(
+    task: Task,
+    run_dir: RunDir,
+    progress: PlanProgress,
+    stop: StopFlag,
+    annotate: Callable[[Records], Records] = lambda records: records,
+) -> None:
     """Train the task to the end of its plan; a checkpoint after every epoch.
+
+    `annotate`: what is known beside the task joins an epoch's records here, before they are written.
 
     Raises `Interrupted` before an epoch or a step if a signal asked for it: an epoch whose last step is done is saved
     first. Raises `CheckpointError` if the run's checkpoint cannot be used, `NonFiniteError` from a step or for the mean
@@ -69,7 +77,7 @@ def run(task: Task, run_dir: RunDir, progress: PlanProgress, stop: StopFlag) -> 
                 losses = task.step(position, *batch)
                 means.add(losses)
                 progress.step(_first(losses) if progress.wants_loss() else None)
-            records = task.end_epoch(index, means.read())
+            records = annotate(task.end_epoch(index, means.read()))
             for journal, line in records.items():
                 run_dir.append(journal, {"epoch": index, **line, "seconds": round(time.monotonic() - began, 3)})
             run_dir.save_checkpoint(index + 1, task.state())

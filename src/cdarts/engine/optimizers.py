@@ -35,7 +35,6 @@ class Sgd:
         are flags themselves, as in ``--lr``.
         """
         _check_common(self, flag)
-        _demand(0 <= self.lr_end <= 1, flag, "lr-end", self.lr_end, "must lie between 0 and 1")
         _demand(0 <= self.momentum < 1, flag, "momentum", self.momentum, "must be at least 0 and below 1")
 
     def build(self, parameters: "Iterable[tuple[str, nn.Parameter]]") -> "Optimizer":
@@ -50,7 +49,7 @@ class Sgd:
 
     def lr_at(self, progress: float) -> float:
         """The learning rate when a fraction `progress` of the plan is done."""
-        return self.lr * (self.lr_end + (1.0 - self.lr_end) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+        return _cosine(self.lr, self.lr_end, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,8 @@ class Adam:
     __pydantic_config__: ClassVar = STRICT
 
     lr: float = 3e-4
+    lr_end: float = 1.0
+    """Learning rate at the end as a fraction of `lr`, reached along half a cosine; 1 keeps it constant."""
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = 0.0
     clip_norm: float | None = None
@@ -81,10 +82,20 @@ class Adam:
         adam = torch.optim.Adam(named.values(), self.lr, self.betas, weight_decay=self.weight_decay, foreach=True)
         return Optimizer(adam, named, self.clip_norm)
 
+    def lr_at(self, progress: float) -> float:
+        """The learning rate when a fraction `progress` of the plan is done."""
+        return _cosine(self.lr, self.lr_end, progress)
+
+
+def _cosine(lr: float, lr_end: float, progress: float) -> float:
+    """From `lr` along half a cosine to the fraction `lr_end` of it."""
+    return lr * (lr_end + (1.0 - lr_end) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
 
 def _check_common(optimizer: Sgd | Adam, flag: str) -> None:
     """What holds for every optimizer."""
     _demand(0 < optimizer.lr < math.inf, flag, "lr", optimizer.lr, "must be positive and finite")
+    _demand(0 <= optimizer.lr_end <= 1, flag, "lr-end", optimizer.lr_end, "must lie between 0 and 1")
     decay, clip_norm = optimizer.weight_decay, optimizer.clip_norm
     _demand(0 <= decay < math.inf, flag, "weight-decay", decay, "must be at least 0 and finite")
     clips = clip_norm is None or 0 < clip_norm < math.inf

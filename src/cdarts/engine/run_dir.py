@@ -259,6 +259,21 @@ def is_done(path: Path) -> bool:
     return status.is_file() and read_json(status).get("state") == "done"
 
 
+def read_last_state(path: Path) -> State:
+    """The task's state in the newest checkpoint of the run at `path`, which is only read and need not be held.
+
+    Raises `CheckpointError` if there is none or it cannot be used.
+    """
+    files = sorted((path / "checkpoints").glob("epoch-*.safetensors"))
+    if not files:
+        raise CheckpointError(f"no checkpoint in {path / 'checkpoints'}")
+    try:
+        state: State = checkpoint.load(files[-1])["task"]
+    except KeyError as error:
+        raise CheckpointError(f"{files[-1]}: not a checkpoint of a run") from error
+    return state
+
+
 def check_free(path: Path) -> None:
     """Raise `ConfigurationError` if `path` exists already and is not an empty directory."""
     if (path / "config.json").is_file():

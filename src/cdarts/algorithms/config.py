@@ -1,0 +1,91 @@
+"""What the settings of every search algorithm have in common. No torch until a search is built."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from cdarts.engine.optimizers import Sgd
+from cdarts.errors import ConfigurationError
+from cdarts.settings import STRICT
+from cdarts.spaces import AnySpace, DartsSpace
+
+if TYPE_CHECKING:
+    import torch
+
+    from cdarts.algorithms.base import SearchAlgorithm
+    from cdarts.data import ImageData
+
+Config = TypeVar("Config", bound="SearchConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What several algorithms must share to be compared: images, space, network, epochs, batches, weight optimizer."""
+
+    data: str
+    """A data set's name."""
+    image_size: int | None
+    """Side that images are brought to; None keeps theirs."""
+    space: AnySpace
+    channels: int
+    cells: int
+    batch_size: int
+    epochs: int
+    """Passes over the half of the images that network weights learn from."""
+    still_epochs: int
+    """Of these, epochs before alpha begins to move."""
+    weights: Sgd
+    """For network weights, in every algorithm."""
+    alpha_rate: float
+    """Factor on each algorithm's own learning rate of alpha: a shorter search takes larger steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(ABC):
+    """Base of the settings of all search algorithms. A subclass has a `name` and stands in `cdarts.algorithms`."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: str
+    space: AnySpace = field(default_factory=DartsSpace)
+    channels: int = 16
+    """Channels of the first stage."""
+    batch_size: int = 64
+    """Images a step takes from each half."""
+
+    def check(self, data: "ImageData") -> None:
+        """Raise `ConfigurationError` if the settings contradict each other or do not fit the data."""
+        self.at_least("batch_size", 2)  # BatchNorm needs two
+        half = len(data.train) // 2
+        if self.batch_size > half:
+            raise ConfigurationError(
+                f"--batch-size {self.batch_size}: a step takes that many images from each half of the training images, "
+                f"and a half of {data.name} has {half}; choose at most {half}"
+            )
+
+    @abstractmethod
+    def build(self, data: "ImageData", *, seed: int, device: "torch.device", execution: str) -> "SearchAlgorithm":
+        """The search as a task for the engine. Raises `ConfigurationError`, `DataError`."""
+
+    @abstractmethod
+    def under(self: Config, protocol: Protocol) -> Config:
+        """The same algorithm with the sizes of a protocol."""
+
+    def at_least(self, name: str, least: int) -> None:
+        """Raise `ConfigurationError` unless a field is that large."""
+        value = getattr(self, name)
+        if value < least:
+            raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+
+    def at_most(self, name: str, most: int) -> None:
+        """Raise `ConfigurationError` if a field is larger."""
+        value = getattr(self, name)
+        if value > most:
+            raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at most {most}")
+
+    def finite(self, name: str) -> None:
+        """Raise `ConfigurationError` unless a field is finite and not negative; NaN is refused too."""
+        value = getattr(self, name)
+        if not 0 <= value < math.inf:
+            raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at least 0 and finite")
