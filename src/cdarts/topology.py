@@ -9,6 +9,7 @@ This module imports nothing but the standard library and this package's errors, 
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,6 +21,12 @@ from cdarts.errors import GenotypeError
 
 MAX_TEXT = 64 * 1024
 """Characters a genotype's text may have; a longer one is refused before it is parsed."""
+
+MAX_NAME = 64
+"""Characters that the name of a space, of a kind of cell or of an operation may have."""
+
+MAX_DEPTH = 8
+"""Objects and lists within one another that a genotype's provenance may have."""
 
 
 @dataclass(frozen=True, order=True)
@@ -191,10 +198,18 @@ def parse_genotype(text: str) -> Genotype:
 
 def _parse_json(text: str) -> Genotype:
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, or a number of more digits than Python reads
         raise GenotypeError(f"not valid JSON, perhaps truncated: {error}") from error
     return genotype_from_json(data)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises `GenotypeError` for one that says two things of the same key."""
+    repeated = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+    if repeated:
+        raise GenotypeError(f"key {_cut(repeated[0])} stands there twice")
+    return dict(pairs)
 
 
 def genotype_from_json(data: object) -> Genotype:
@@ -204,22 +219,26 @@ def genotype_from_json(data: object) -> Genotype:
     if data.get("format") != "cdarts-genotype":
         raise GenotypeError('"format" must be "cdarts-genotype"')
     if data.get("version") != 1 or isinstance(data["version"], bool):
-        raise GenotypeError(f'"version" is {data.get("version")!r}; this version of cdarts reads 1')
+        raise GenotypeError(f'"version" is {_cut(data.get("version"))}; this version of cdarts reads 1')
     unknown = set(data) - {"format", "version", "space", "cells", "text", "provenance"}
     if unknown:
-        raise GenotypeError(f"unknown key {sorted(unknown)[0]!r}")
+        raise GenotypeError(f"unknown key {_cut(sorted(unknown)[0])}")
     space, cells, provenance = data.get("space"), data.get("cells"), data.get("provenance", {})
     if not isinstance(space, str):
         raise GenotypeError('"space" must be a string')
+    _check_name("space", space)
     if not isinstance(provenance, dict):
         raise GenotypeError('"provenance" must be an object')
+    _check_provenance(provenance, MAX_DEPTH)
     if not isinstance(cells, dict) or not cells:
         raise GenotypeError('"cells" must be an object of at least one cell')
     read = {}
     for kind, choices in cells.items():
+        _check_name("cells", kind)
+        place = f"cells.{kind}"
         if not isinstance(choices, list):
-            raise GenotypeError(f'cells.{kind} must be a list of [source, target, "operation"]')
-        read[kind] = tuple(_json_choice(f"cells.{kind}[{position}]", item) for position, item in enumerate(choices))
+            raise GenotypeError(f'{place} must be a list of [source, target, "operation"]')
+        read[kind] = tuple(_json_choice(f"{place}[{position}]", item) for position, item in enumerate(choices))
     genotype = Genotype(space, read, provenance)
     if "text" in data and data["text"] != genotype.text():
         raise GenotypeError('"text" and "cells" name different architectures')
@@ -231,14 +250,43 @@ def _json_choice(place: str, item: object) -> Choice:
         case [bool(), _, _] | [_, bool(), _]:
             pass
         case [int(source), int(target), str(operation)]:
+            _check_name(place, operation)
             return Choice(Edge(target=target, source=source), operation)
-    raise GenotypeError(f'{place}: expected [source, target, "operation"], found {item!r}')
+    raise GenotypeError(f'{place}: expected [source, target, "operation"], found {_cut(item)}')
+
+
+def _check_name(place: str, name: str) -> None:
+    """Raise `GenotypeError` unless it can be the name of a space, a kind of cell or an operation."""
+    if not name.isidentifier() or len(name) > MAX_NAME:
+        raise GenotypeError(
+            f"{place}: {_cut(name)} is no name: letters, digits and _, no digit first, at most {MAX_NAME} characters"
+        )
+
+
+def _check_provenance(value: object, depth: int) -> None:
+    """Raise `GenotypeError` for what could not be written again: numbers that are not finite, deep nesting."""
+    if isinstance(value, dict | list):
+        if not depth:
+            raise GenotypeError(f'"provenance" is nested deeper than {MAX_DEPTH} levels')
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_provenance(item, depth - 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise GenotypeError(f'"provenance" holds {value}; numbers must be finite')
+
+
+def _cut(found: object) -> str:
+    """Something found in a text, for an error of one line."""
+    try:
+        text = repr(found)
+    except (RecursionError, ValueError):  # ValueError: a number of more digits than Python writes
+        return "something that cannot be shown"
+    return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}..."
 
 
 # -- the DARTS family's text form --------------------------------------------------------------------------------------
 
 _DARTS_TOKEN = re.compile(
-    r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<number>\d{1,3})|(?P<text>'\w*'|\"\w*\")|(?P<mark>[()\[\],=]))"
+    r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<number>\d{1,3})|(?P<text>'\w{0,64}'|\"\w{0,64}\")|(?P<mark>[()\[\],=]))"
 )
 
 
@@ -382,7 +430,7 @@ def _darts_text(genotype: Genotype) -> str:
 
 # -- NAS-Bench-201's text form -----------------------------------------------------------------------------------------
 
-_ARCH_ENTRY = re.compile(r"(?P<operation>[A-Za-z_][A-Za-z0-9_]*)~(?P<source>0|[1-9][0-9]?)")
+_ARCH_ENTRY = re.compile(r"(?P<operation>[A-Za-z_][A-Za-z0-9_]{0,63})~(?P<source>0|[1-9][0-9]?)")
 
 
 def parse_arch_string(text: str) -> Genotype:
@@ -393,7 +441,7 @@ def parse_arch_string(text: str) -> Genotype:
     choices = []
     for target, group in enumerate(text.strip().split("+"), start=1):
         if len(group) < 2 or group[0] != "|" or group[-1] != "|":
-            raise GenotypeError(f"node {target}: expected '|op~0|...|', found {group!r}")
+            raise GenotypeError(f"node {target}: expected '|op~0|...|', found {_cut(group)}")
         entries = group[1:-1].split("|")
         if len(entries) != target:
             raise GenotypeError(
@@ -402,7 +450,9 @@ def parse_arch_string(text: str) -> Genotype:
         for source, entry in enumerate(entries):
             match = _ARCH_ENTRY.fullmatch(entry)
             if match is None:
-                raise GenotypeError(f"node {target}, entry {source}: expected 'operation~{source}', found {entry!r}")
+                raise GenotypeError(
+                    f"node {target}, entry {source}: expected 'operation~{source}', found {_cut(entry)}"
+                )
             if int(match["source"]) != source:
                 raise GenotypeError(
                     f"node {target}, entry {source}: comes from state {match['source']}, expected {source}"

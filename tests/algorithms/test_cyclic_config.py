@@ -1,7 +1,9 @@
 """The settings of the cyclic search: each field changes what it says, is refused where it cannot be, is documented."""
 
+import copy
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cdarts.algorithms import ALGORITHMS, CyclicConfig
@@ -150,6 +153,8 @@ CASES = [
     Case("alpha_decay", 5.0, "relaxation"),
     Case("sharpness", 20.0, "relaxation"),
     Case("prior_only", True, "relaxation"),
+    Case("joint_half", "train", "eval_net"),
+    Case("teaching_weight", 1.0, "search_net"),
 ]
 
 
@@ -167,6 +172,34 @@ def test_field_changes_the_search(synthetic: ImageData, bases: dict[CyclicConfig
 
 def test_every_field_has_a_case() -> None:
     assert {case.field for case in CASES} == {field.name for field in dataclasses.fields(CyclicConfig)} - {"name"}
+
+
+def test_teaching_weights_adds_the_distance_of_final_logits(synthetic: ImageData) -> None:
+    config = replace(UNCLIPPED, joint_half="train", feedback_weight=0.0, teaching_weight=3.0, pretrain_epochs=0)
+    task = config.build(synthetic, seed=0, device=torch.device("cpu"), execution="share")
+    assert len(task.search_embeddings) == 0, "final logits need no embedding modules"
+    plan = task.plan()
+    task.start_epoch(0, plan[0])
+    task.start_epoch(1, plan[1])
+    train, val = next(task.batches(1))
+    alone = copy.deepcopy(task)
+    losses = task.step(0, train, val)
+    assert {"search_loss", "teaching", "eval_loss", "search_val_loss", "l1"} <= losses.keys()
+    # by hand, in the same order: alpha on val, w_E on train, w_S on train with E-Net as its teacher
+    alone.architecture_step(val)
+    alone.evaluation_weight_step(train)
+    logits = alone.search_net(train.images, {"cell": alone.relaxation()["cell"].detach()}).logits
+    teacher = alone.eval_net(train.images).logits.detach()
+    kl = 4 * F.kl_div(
+        F.log_softmax(logits / 2, dim=1), F.log_softmax(teacher / 2, dim=1), reduction="batchmean", log_target=True
+    )
+    (F.cross_entropy(logits, train.labels) + 3.0 * kl).backward()
+    torch.testing.assert_close(losses["teaching"], kl.detach())
+    assert torch.equal(task.relaxation.alpha["cell"], alone.relaxation.alpha["cell"])
+    for name, parameter in alone.search_net.named_parameters():
+        assert parameter.grad is not None
+        stepped = parameter.detach() - 0.08 * (parameter.grad + 3e-4 * parameter.detach())
+        torch.testing.assert_close(task.search_net.get_parameter(name).detach(), stepped, rtol=1e-4, atol=1e-6)
 
 
 def test_settings_decide_everything(synthetic: ImageData, bases: dict[CyclicConfig, CyclicSearch]) -> None:
@@ -263,6 +296,10 @@ REFUSED = [
     ({"channels": 5}, "channels 5: must be a positive even number"),
     ({"search_cells": 0}, "cells 0: a network needs at least 1"),
     ({"detach_teacher": True}, "nothing would teach E-Net's embedding modules"),
+    ({"prior_only": True, "l1_weight": 0.0}, "--prior-only: alpha has no regulariser to follow"),
+    ({"sharpness": math.nan}, "--sharpness nan: must be at least 1"),
+    ({"sharpness": 0.5}, "--sharpness 0.5: must be at least 1"),
+    ({"teaching_weight": -1.0}, "--teaching-weight -1.0: must be at least 0"),
     ({"head_supervision": True, "train_embeddings": False}, "--head-supervision needs --train-embeddings"),
 ]
 
@@ -340,7 +377,8 @@ def test_json_is_read_strictly(changes: dict[str, Any], at: str) -> None:
 
 
 def test_registry_knows_the_algorithm_by_its_name() -> None:
-    assert {name: kind().name for name, kind in ALGORITHMS.items()} == {"cdarts": "cdarts"}
+    assert ALGORITHMS["cdarts"] is CyclicConfig
+    assert all(kind.name == name for name, kind in ALGORITHMS.items())
 
 
 # -- the document ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,14 +231,50 @@ SKIPS = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_c
 CONVOLUTIONS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
-def test_collapse_is_warned_about_once_for_as_long_as_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+def warnings(epochs: Sequence[tuple[str, str]], capsys: pytest.CaptureFixture[str]) -> list[int]:
+    """How often each of these epochs, phase and cell, is warned about."""
     watch = Watch(None)
     said = []
-    for text in (CONVOLUTIONS, SKIPS, SKIPS, CONVOLUTIONS, SKIPS):
-        records = {"metrics": {}, "genotypes": {"text": text}}
+    for phase, text in epochs:
+        records = {"metrics": {"phase": phase}, "genotypes": {"text": text}}
         assert watch(records) == records
         said.append(capsys.readouterr().err.count("warning: the search is collapsing: 6 of 6 edges"))
-    assert said == [0, 1, 0, 0, 1]
+    return said
+
+
+def test_collapse_is_warned_about_once_for_as_long_as_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = (CONVOLUTIONS, SKIPS, SKIPS, CONVOLUTIONS, SKIPS)
+    assert warnings([("joint", cell) for cell in cells], capsys) == [0, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("undecided", "deciding"), [("still", "search"), ("train", "select"), ("pretrain", "joint"), ("draw", "controller")]
+)
+def test_collapse_is_looked_for_only_where_something_is_decided(
+    undecided: str, deciding: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epochs = [(undecided, SKIPS), (deciding, CONVOLUTIONS), (undecided, SKIPS), (deciding, SKIPS)]
+    assert warnings(epochs, capsys) == [0, 0, 0, 1]
+
+
+def test_a_warm_up_between_two_joint_epochs_does_not_warn_again(capsys: pytest.CaptureFixture[str]) -> None:
+    phases = ("warmup", "joint", "warmup", "joint")
+    assert warnings([(phase, SKIPS) for phase in phases], capsys) == [0, 1, 0, 0]
+
+
+def test_the_warning_names_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    """Since the method may lack it."""
+    Watch(None)({"metrics": {"phase": "search"}, "genotypes": {"text": SKIPS}})
+    said = capsys.readouterr().err
+    assert "docs/methods.md" in said and "--" not in said
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_a_search_without_a_network_does_not_speak_of_one(tmp_path: Path, call: Call, flags: tuple[str, ...]) -> None:
+    said = call("search", "random", "--data", "synthetic", "--threads", "1", "--out", tmp_path / "run", *flags)
+    assert said.code == 0 and said.err == ""
+    assert "plan    1 x draw (0 steps)" in said.out
+    assert not [line for line in said.out.splitlines() if line.startswith("model")]
 
 
 def test_a_table_adds_the_truth_to_every_epoch_and_changes_nothing(

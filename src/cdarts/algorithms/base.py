@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,6 +43,10 @@ class SearchAlgorithm(Task):
     @abstractmethod
     def genotype(self) -> Genotype:
         """The architecture as the search would answer now."""
+
+    def samples(self) -> Mapping[str, list[int]]:
+        """Positions within each half of the training images, as `balanced_halves` made it."""
+        return {"train": self.train.current(), "val": self.val.current()}
 
     @abstractmethod
     def num_parameters(self) -> dict[str, int]:

@@ -92,7 +92,7 @@ class BilevelSearch(SearchAlgorithm):
         """Alpha goes down the loss of the val half, weights held."""
         logits = self.logits(val.images, self.draw("alpha", position), learns_alpha=True)
         losses = {"val_loss": F.cross_entropy(logits, val.labels), **self.regularisers()}
-        descend(torch.stack(list(losses.values())).sum(), self.alpha_optimizer)
+        descend(torch.stack(list(losses.values())).sum(), self.alpha_optimizer, terms=losses)
         return {
             **{name: loss.detach() for name, loss in losses.items()},
             "val_accuracy": accuracy(logits, val.labels),
@@ -102,7 +102,7 @@ class BilevelSearch(SearchAlgorithm):
         """Weights go down the loss of the train half, alpha held."""
         logits = self.logits(train.images, self.draw("weights", position), learns_alpha=False)
         loss = F.cross_entropy(logits, train.labels)
-        descend(loss, self.weight_optimizer)
+        descend(loss, self.weight_optimizer, terms={"train_loss": loss})
         return {"train_loss": loss.detach(), "train_accuracy": accuracy(logits, train.labels)}
 
     def logits(self, images: Tensor, draw: torch.Generator, *, learns_alpha: bool) -> Tensor:

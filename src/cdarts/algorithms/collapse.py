@@ -10,6 +10,9 @@ from cdarts.topology import Genotype
 WATCHED = ("normal", "cell")
 """Kinds of cell that are watched; many a good reduction cell pools."""
 
+UNDECIDED = ("still", "train", "pretrain", "warmup", "draw")
+"""Phases in which a search decides nothing: its cell is drawn at random, or as the phase before has left it."""
+
 
 def collapse(genotype: Genotype) -> str | None:
     """What has collapsed, in words; None while more than a third of each watched cell's edges carry weights.

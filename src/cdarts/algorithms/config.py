@@ -72,16 +72,16 @@ class SearchConfig(ABC):
     def under(self: Config, protocol: Protocol) -> Config:
         """The same algorithm with the sizes of a protocol."""
 
-    def at_least(self, name: str, least: int) -> None:
+    def at_least(self, name: str, least: int | float) -> None:
         """Raise `ConfigurationError` unless a field is that large."""
         value = getattr(self, name)
-        if value < least:
+        if not value >= least:  # so that NaN is refused too
             raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
 
-    def at_most(self, name: str, most: int) -> None:
+    def at_most(self, name: str, most: int | float) -> None:
         """Raise `ConfigurationError` if a field is larger."""
         value = getattr(self, name)
-        if value > most:
+        if not value <= most:
             raise ConfigurationError(f"--{name.replace('_', '-')} {value}: must be at most {most}")
 
     def finite(self, name: str) -> None:

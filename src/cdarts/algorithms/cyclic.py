@@ -43,14 +43,13 @@ class CyclicSearch(CyclicParts):
     def start_epoch(self, index: int, epoch: Epoch) -> None:
         plan = self.plan()
         self.phase = epoch.phase
-        if epoch.opens_cycle and epoch.cycle is not None:
+        if epoch.opens_cycle and epoch.cycle is not None and epoch.cycle != self.cycle:
             self.transfer_topology(self.propose(epoch.cycle), epoch.cycle)
         self.search_optimizer.set_lr(self.config.search_weights.lr_at(index / len(plan)))
         self.eval_optimizer.set_lr(self.config.eval_weights.lr_at(index / len(plan)))
         self.alpha_optimizer.set_lr(self.config.alpha.lr_at(index / len(plan)))
         done, total = (sum(epoch.phase == "joint" for epoch in part) for part in (plan[:index], plan))
         self.l1_weight = l1_weight_at(self.config, done, total)
-        self.alpha_decay = self.config.alpha_decay * index / len(plan)
         self.relaxation.sharpness = 1.0 + (self.config.sharpness - 1.0) * index / len(plan)
 
     def batches(self, index: int) -> Iterator[tuple[Batch, ...]]:
@@ -73,55 +72,67 @@ class CyclicSearch(CyclicParts):
                 return self.evaluation_weight_step(*batch)
             case _:
                 train, val = batch
-                return {**self.architecture_step(val), **self.search_weight_step(train)}
+                losses = self.architecture_step(val)
+                if self.config.joint_half == "train":
+                    losses |= self.evaluation_weight_step(train)
+                return losses | self.search_weight_step(train)
 
-    def search_weight_step(self, batch: Batch) -> Losses:
-        """w_S follows the labels of the train half, alpha held (eq. 1, and between the joint steps)."""
+    def search_weight_step(self, batch: Batch) -> dict[str, Tensor]:
+        """w_S follows the labels of the train half, and E-Net where it teaches weights; alpha held (eq. 1)."""
+        config = self.config
         images, labels = batch
         logits = self.search_net(images, detached(self.relaxation())).logits
-        loss = F.cross_entropy(logits, labels)
-        descend(loss, self.search_optimizer)
-        return {"search_loss": loss.detach(), "search_accuracy": accuracy(logits, labels)}
+        losses = {"search_loss": F.cross_entropy(logits, labels)}
+        total = losses["search_loss"]
+        if config.teaching_weight and self.phase == "joint":
+            with torch.no_grad():
+                teacher = self.eval_net(images).logits
+            losses["teaching"] = FEEDBACKS[config.feedback](logits, teacher, config.temperature)
+            total = total + config.teaching_weight * losses["teaching"]
+        descend(total, self.search_optimizer, terms=losses)
+        return {
+            **{name: loss.detach() for name, loss in losses.items()},
+            "search_accuracy": accuracy(logits, labels),
+        }
 
-    def evaluation_weight_step(self, batch: Batch) -> Losses:
-        """w_E follows the labels of the val half on the topology proposed (eq. 2)."""
+    def evaluation_weight_step(self, batch: Batch) -> dict[str, Tensor]:
+        """w_E follows the labels on the topology proposed (eq. 2)."""
         images, labels = batch
         logits = self.eval_net(images).logits
         loss = F.cross_entropy(logits, labels)
-        descend(loss, self.eval_optimizer)
+        descend(loss, self.eval_optimizer, terms={"eval_loss": loss})
         return {"eval_loss": loss.detach(), "eval_accuracy": accuracy(logits, labels)}
 
-    def architecture_step(self, batch: Batch) -> Losses:
+    def architecture_step(self, batch: Batch) -> dict[str, Tensor]:
         """alpha and w_E go down L_S + L_E + lambda * L_SE + lambda' * |alpha_skip|, w_S held (eq. 3 and 6)."""
         config = self.config
         images, labels = batch
         search = self.search_net(images, self.relaxation())
-        evaluation = self.eval_net(images)
-        losses = {
-            "search_val_loss": F.cross_entropy(search.logits, labels),
-            "eval_loss": F.cross_entropy(evaluation.logits, labels),
-        }
-        total = losses["search_val_loss"] + losses["eval_loss"]
+        losses = {"search_val_loss": F.cross_entropy(search.logits, labels)}
+        weights = {"search_val_loss": 0.0 if config.prior_only else 1.0}
+        metrics = {"search_val_accuracy": accuracy(search.logits, labels)}
+        learners = [self.alpha_optimizer]
+        if config.joint_half == "val" or config.feedback_weight:
+            evaluation = self.eval_net(images)
+        if config.joint_half == "val":
+            losses["eval_loss"], weights["eval_loss"] = F.cross_entropy(evaluation.logits, labels), 1.0
+            metrics["eval_accuracy"] = accuracy(evaluation.logits, labels)
+        if config.joint_half == "val" or config.feedback_weight:
+            learners.insert(0, self.eval_optimizer)
         if config.feedback_weight:
             losses["feedback"], heads = self.feedback(search, evaluation)
-            total = total + config.feedback_weight * losses["feedback"]
+            weights["feedback"] = 0.0 if config.prior_only else config.feedback_weight
             if config.head_supervision:
                 losses["head_loss"] = torch.stack([F.cross_entropy(head, labels) for head in heads]).sum()
-                total = total + losses["head_loss"]
-        if config.prior_only:
-            total = losses["eval_loss"]
+                weights["head_loss"] = 1.0
         if self.l1_weight:
-            losses["l1"] = self.skip_penalty()
-            total = total + self.l1_weight * losses["l1"]
-        if self.alpha_decay:
-            losses["alpha_decay"] = logsumexp_decay(self.relaxation)
-            total = total + self.alpha_decay * losses["alpha_decay"]
-        descend(total, self.eval_optimizer, self.alpha_optimizer, joint_clip=self.joint_clip())
-        return {
-            **{name: loss.detach() for name, loss in losses.items()},
-            "search_val_accuracy": accuracy(search.logits, labels),
-            "eval_accuracy": accuracy(evaluation.logits, labels),
-        }
+            losses["l1"], weights["l1"] = self.skip_penalty(), self.l1_weight
+        if config.alpha_decay:
+            losses["alpha_decay"], weights["alpha_decay"] = logsumexp_decay(self.relaxation), config.alpha_decay
+        terms = [weights[name] * loss for name, loss in losses.items() if weights[name]]
+        if terms:  # none where only a regulariser that has decayed was to move alpha
+            descend(torch.stack(terms).sum(), *learners, joint_clip=self.joint_clip(), terms=losses)
+        return {**{name: loss.detach() for name, loss in losses.items()}, **metrics}
 
     def feedback(self, search: Output, evaluation: Output) -> tuple[Tensor, list[Tensor]]:
         """Introspective distillation, S-Net the student, E-Net the teacher (eq. 4 and 5).
@@ -168,6 +179,7 @@ class CyclicSearch(CyclicParts):
     def transfer_topology(self, genotype: Genotype, cycle: int) -> None:
         """Build the E-Net that S-Net proposes; operations met in earlier cycles keep their weights and momentum."""
         config = self.config
+        self.cycle = cycle
         self.eval_net_is_new = cycle == 0 or genotype != self.topology or not config.inherit_weights
         self.topology = genotype
         self.bank |= {name: x.clone() for name, x in inheritance(self.eval_net, config.inherit_batchnorm).items()}

@@ -55,6 +55,8 @@ class CyclicConfig(SearchConfig):
     """E-Net is warmed up also in a cycle whose topology is that of the cycle before."""
     warmup_half: Half = "val"
     """The half of the training images that E-Net warms up on."""
+    joint_half: Half = "val"
+    """The half that E-Net learns from in joint optimisation; with ``val`` in one step with alpha, as eq. 3 has it."""
 
     # topology transfer
     random_topology: bool = False
@@ -81,6 +83,9 @@ class CyclicConfig(SearchConfig):
     """Distance between the two networks' fused logits (eq. 4)."""
     feedback_weight: float = 1.0
     """Lambda of eq. 3; 0 switches the feedback and the embedding modules off."""
+    teaching_weight: float = 0.0
+    """Weight of the same distance between final logits in the loss of S-Net's weights: E-Net teaches them too, on the
+    train half."""
     temperature: float = 2.0
     """T of eq. 4 and 5."""
     fusion: Literal["sum", "batch", "levels"] = "sum"
@@ -110,7 +115,7 @@ class CyclicConfig(SearchConfig):
 
     # against alpha running away
     alpha_decay: float = 0.0
-    """Weight of the mean of log sum exp(alpha) at the end of the search, to which it rises from zero (beta-DARTS)."""
+    """Weight of the mean of log sum exp(alpha), the penalty of beta-DARTS, here constant; 0 switches it off."""
     sharpness: float = 1.0
     """What alpha is multiplied by before the softmax at the end of the search, to which it rises from one: S-Net's
     mixtures draw near to the single operations that E-Net will have."""
@@ -122,6 +127,10 @@ class CyclicConfig(SearchConfig):
         super().check(data)
         self._check_numbers()
         self._check_feedback()
+        if self.prior_only and not (self.l1_weight or self.alpha_decay):
+            raise ConfigurationError(
+                "--prior-only: alpha has no regulariser to follow; set --alpha-decay or --l1-weight"
+            )
         unknown = set(self.l1_operations) - set(self.space.operations)
         if unknown:
             raise ConfigurationError(
@@ -132,7 +141,7 @@ class CyclicConfig(SearchConfig):
     def _check_numbers(self) -> None:
         for name, least in (("cycles", 1), ("joint_epochs", 1), ("pretrain_epochs", 0), ("warmup_epochs", 0)):
             self.at_least(name, least)
-        for name in ("feedback_weight", "l1_weight", "l1_scale", "alpha_decay"):
+        for name in ("feedback_weight", "teaching_weight", "l1_weight", "l1_scale", "alpha_decay"):
             self.finite(name)
         self.at_least("sharpness", 1)
         self.finite("sharpness")

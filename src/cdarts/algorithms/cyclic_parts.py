@@ -50,6 +50,8 @@ class CyclicParts(SearchAlgorithm):
             # uniform below a third, as the authors begin
             self.level_scalars = nn.Parameter((0.333 * torch.rand(len(config.feedback_levels))).to(device))
 
+        self.cycle = -1
+        """Of the E-Net that there is; before the first, none."""
         self.eval_net_is_new = True
         self.bank: dict[str, Tensor] = {}
         """Weights of every operation that an E-Net has had, by name."""
@@ -144,6 +146,7 @@ class CyclicParts(SearchAlgorithm):
             "modules": {name: module.state_dict() for name, module in self._modules().items()},
             "level_scalars": self.level_scalars.data,
             "topology": self.topology.to_json(),
+            "cycle": self.cycle,
             "eval_net_is_new": self.eval_net_is_new,
             "bank": self.bank,
             "moments": self.moments,
@@ -152,7 +155,7 @@ class CyclicParts(SearchAlgorithm):
 
     def load_state(self, state: State) -> None:
         self.topology = genotype_from_json(state["topology"])
-        self.eval_net_is_new = state["eval_net_is_new"]
+        self.cycle, self.eval_net_is_new = state["cycle"], state["eval_net_is_new"]
         # the shape of E-Net follows from the topology; what it is initialised with is replaced below
         self.eval_net = self.make_eval_net(self.topology, cycle=0)
         for name, module in self._modules().items():

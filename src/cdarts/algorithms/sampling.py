@@ -64,7 +64,8 @@ class SamplingSearch(SearchAlgorithm):
     def start_epoch(self, index: int, epoch: Epoch) -> None:
         self.epoch, self.phase = index, epoch.phase
         if self.phase == "select":
-            self.candidates, self.epoch_scores = self.propose(), []
+            # the same ones within an epoch: what they follow from changes only when it ends
+            self.candidates = self.propose()
         else:
             self.weight_optimizer.set_lr(self.config.weights.lr_at(index / len(self.training())))
 
@@ -136,6 +137,7 @@ class SamplingSearch(SearchAlgorithm):
             self.scores.update(
                 (genotype, score.item()) for genotype, score in zip(self.candidates, self.epoch_scores, strict=True)
             )
+            self.epoch_scores = []
             metrics["best_score"] = max(self.scores.values())
         return {"metrics": metrics, "genotypes": architecture_record(self.genotype(), self.strengths())}
 
@@ -156,6 +158,7 @@ class SamplingSearch(SearchAlgorithm):
             "modules": {name: module.state_dict() for name, module in self.modules().items()},
             "optimizers": [optimizer.state() for optimizer in self.optimizers()],
             "scores": [[genotype.to_json(), score] for genotype, score in self.scores.items()],
+            "epoch_scores": self.epoch_scores,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -164,6 +167,7 @@ class SamplingSearch(SearchAlgorithm):
         for optimizer, stored in zip(self.optimizers(), state["optimizers"], strict=True):
             optimizer.load_state(stored)
         self.scores = {genotype_from_json(genotype): score for genotype, score in state["scores"]}
+        self.epoch_scores = [score.to(self.device) for score in state["epoch_scores"]]
 
 
 class BestOfSearch(SamplingSearch):

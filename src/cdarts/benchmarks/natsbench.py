@@ -43,6 +43,9 @@ META = f"meta{SUFFIX}"
 MAX_BYTES = 64 * 1024 * 1024
 """Bytes a file may have, decompressed; a cell's file has about one million."""
 
+MAX_NUMBER = 1e15
+"""Largest number that a result may be: an integer without end fits no float."""
+
 VALIDATION_RUN = "cifar10-valid"
 """What the archive calls training on half of CIFAR-10's training images."""
 
@@ -96,7 +99,7 @@ class _NumberType:
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or len(code) != 2 or code[0] not in "biuf" or code[1] not in "1248":
-            raise DataError(f"it holds NumPy values of type {str(code)[:20]!r}; plain numbers are expected")
+            raise DataError(f"it holds NumPy values of type {_shown(code)!r}; plain numbers are expected")
         self._code, self._order = code, "="
 
     def __setstate__(self, state: object) -> None:
@@ -210,7 +213,7 @@ def read_archs(archive: Path) -> list[str]:
         raise DataError(f"{path}: meta_archs: expected a list of architectures")
     for number, arch in enumerate(archs):
         if not isinstance(arch, str) or arch not in all_cells():
-            raise DataError(f"{path}: meta_archs[{number}]: {str(arch)[:100]!r} is no cell of NAS-Bench-201")
+            raise DataError(f"{path}: meta_archs[{number}]: {_shown(arch)!r} is no cell of NAS-Bench-201")
     if len(set(archs)) != len(archs):
         raise DataError(f"{path}: meta_archs: an architecture stands there twice")
     return list(archs)
@@ -250,7 +253,7 @@ class _Runs:
         self.dataset_seeds = _entry(state, "dataset_seed", place)
         found = _entry(state, "arch_str", place)
         if found != arch:
-            raise DataError(f"{place}: arch_str is {str(found)[:100]!r}; {META} says {arch!r}")
+            raise DataError(f"{place}: arch_str is {_shown(found)!r}; {META} says {arch!r}")
 
     def seeds(self, run: str) -> Sequence[object]:
         seeds = _entry(self.dataset_seeds, run, f"{self.place}: dataset_seed")
@@ -287,7 +290,7 @@ class _Runs:
 
     def _each(self, run: str) -> Iterable[tuple[object, str]]:
         for seed in self.seeds(run):
-            place = f"{self.place}: all_results: ({run!r}, {str(seed)[:20]})"
+            place = f"{self.place}: all_results: ({run!r}, {_shown(seed)})"
             yield _entry(self.results, (run, seed), place), place
 
 
@@ -297,13 +300,29 @@ def _entry(mapping: object, key: object, place: str) -> object:
     try:
         return mapping[key]
     except (KeyError, TypeError) as error:
-        raise DataError(f"{place}: {str(key)[:100]} is missing") from error
+        raise DataError(f"{place}: {_shown(key)} is missing") from error
 
 
 def _number(value: object, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{place}: expected a number, found {str(value)[:40]!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
+        raise DataError(f"{place}: expected a number, found {_shown(value)!r}")
     return float(value)
+
+
+def _shown(value: object, depth: int = 2) -> str:
+    """For an error: short, and quick even where a pickle's few bytes stand for lists of lists without end."""
+    match value:
+        case str():
+            return value[:100]
+        case int() if value.bit_length() > 64:
+            return f"a number of {value.bit_length()} bits"
+        case None | bool() | int() | float():
+            return str(value)
+        case list() | tuple() if depth and len(value) <= 2:
+            items = ", ".join(repr(item[:20]) if isinstance(item, str) else _shown(item, depth - 1) for item in value)
+            return f"({items})" if isinstance(value, tuple) else f"[{items}]"
+        case _:
+            return type(value).__name__
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

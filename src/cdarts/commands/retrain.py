@@ -39,8 +39,8 @@ class Retrain(Setup):
     __pydantic_config__: ClassVar = STRICT
 
     data: str | None = None
-    """Name of a data set (digits, cifar10, cifar100, fashion-mnist, synthetic), folder of images, or .npz file.
-    Default: the run's own data where the genotype is that of a run, else digits."""
+    """Name of a data set (digits, cifar10, cifar10-5k, cifar100, fashion-mnist, synthetic), folder of images, or .npz
+    file. Default: the run's own data where the genotype is that of a run, else digits."""
     genotype: tyro.conf.Positional[str]
     """A search run, a genotype file, a published cell's name (cdarts show genotypes), or a text form."""
     training: Annotated[Retraining, tyro.conf.arg(name="")] = field(default_factory=Retraining)

@@ -27,7 +27,8 @@ class Run(Setup):
     __pydantic_config__: ClassVar = STRICT
 
     data: str = "digits"
-    """Name of a data set (digits, cifar10, cifar100, fashion-mnist, synthetic), folder of images, or .npz file."""
+    """Name of a data set (digits, cifar10, cifar10-5k, cifar100, fashion-mnist, synthetic), folder of images, or .npz
+    file."""
     budget: str = "4m"
     """Time for everything, e.g. 90s, 25m, 2h; networks and epochs are sized to it."""
     out: Path | None = None

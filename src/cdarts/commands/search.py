@@ -43,7 +43,8 @@ class Search(Setup):
     __pydantic_config__: ClassVar = STRICT
 
     data: str = "digits"
-    """Name of a data set (digits, cifar10, cifar100, fashion-mnist, synthetic), folder of images, or .npz file."""
+    """Name of a data set (digits, cifar10, cifar10-5k, cifar100, fashion-mnist, synthetic), folder of images, or .npz
+    file."""
     algorithm: Annotated[AnyAlgorithm, tyro.conf.arg(name="")] = field(default=PRESETS["cdarts"])
     preset: tyro.conf.Suppress[str] = "cdarts"
     """Name of the preset that the settings come from."""
@@ -124,7 +125,7 @@ class Search(Setup):
 
 def _sizes(task: "SearchAlgorithm") -> list[str]:
     """What a dry run says of a search before it times it."""
-    return [*(f"plan    {line}" for line in plan_lines(task.plan())), f"model   {parameters_line(task)}"]
+    return [*(f"plan    {line}" for line in plan_lines(task.plan())), *model_lines(task)]
 
 
 def searched(path: Path) -> Genotype:
@@ -145,8 +146,8 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
         device, threads = settings.machine()
         run_dir.write_environment(device=str(device), threads=threads, data=data.fingerprint())
         plan = task.plan()
-        print(f"model   {parameters_line(task)}")
-        print(f"plan    {'; '.join(plan_lines(plan))}", flush=True)
+        for line in [*model_lines(task), f"plan    {'; '.join(plan_lines(plan))}"]:
+            print(line, flush=True)
         loop.run(task, run_dir, PlanProgress("search", plan), stop, settings.watch())
         provenance = {
             "algorithm": settings.algorithm.name,
@@ -169,17 +170,19 @@ class Watch:
         self.collapsed: str | None = None
 
     def __call__(self, records: "Records") -> "Records":
-        from cdarts.algorithms.collapse import collapse
+        from cdarts.algorithms.collapse import UNDECIDED, collapse
 
         genotype = parse_genotype(records["genotypes"]["text"])
-        before, self.collapsed = self.collapsed, collapse(genotype)
-        if self.collapsed is not None and before is None:
-            print(
-                f"warning: the search is collapsing: {self.collapsed}. Such networks are usually poor. "
-                "Look at --alpha-decay or --l1-weight, or search longer before alpha moves",
-                file=sys.stderr,
-                flush=True,
-            )
+        if records["metrics"]["phase"] not in UNDECIDED:
+            before, self.collapsed = self.collapsed, collapse(genotype)
+            if self.collapsed is not None and before is None:
+                print(
+                    f"warning: the search is collapsing: {self.collapsed}. Such networks are usually poor. "
+                    "Longer training before alpha moves, or a method with a guard (cdarts, beta-darts), can help; "
+                    "see docs/methods.md",
+                    file=sys.stderr,
+                    flush=True,
+                )
         if self.table is None:
             return records
         result = self.table.result(genotype, "cifar10")
@@ -195,9 +198,10 @@ def write_genotype(run_dir: "RunDir", genotype: Genotype) -> None:
     run_dir.write_text("cell.svg", draw_genotype(genotype))
 
 
-def parameters_line(task: "SearchAlgorithm") -> str:
-    """``search_net 58,870 parameters, eval_net ...``."""
-    return ", ".join(f"{name} {count:,} parameters" for name, count in task.num_parameters().items())
+def model_lines(task: "SearchAlgorithm") -> list[str]:
+    """``model   search_net 58,870 parameters, eval_net ...``; no line where there is no network."""
+    sizes = [f"{name} {count:,} parameters" for name, count in task.num_parameters().items()]
+    return [f"model   {', '.join(sizes)}"] if sizes else []
 
 
 def plan_lines(plan: "Sequence[Epoch]") -> list[str]:

@@ -20,6 +20,7 @@ from cdarts.data.images import (
     resized,
 )
 from cdarts.data.npz import load_npz
+from cdarts.data.preflight import reviewed
 from cdarts.data.shuffled import with_shuffled_labels
 from cdarts.data.subset import load_cifar10_5k
 from cdarts.data.synthetic import load_synthetic
@@ -50,11 +51,15 @@ DATASETS: dict[str, Callable[[Path], ImageData]] = {
 """Name -> loader of (the folder that holds downloaded files)."""
 
 
-def load(data: str, *, root: Path | None = None, image_size: int | None = None) -> ImageData:
+def load(
+    data: str, *, root: Path | None = None, image_size: int | None = None, skip_bad_images: bool = False
+) -> ImageData:
     """A data set by name (see DATASETS), from a folder of images or from an ``.npz`` archive.
 
     A name comes before a folder of the same name: write ``./digits`` for the folder. ``root`` holds downloaded files;
     default $CDARTS_DATA, else ~/.cache/cdarts. ``image_size``: bring the images to this side, in pixels.
+    ``skip_bad_images``: leave out the files of a folder that cannot be read; otherwise they are an error that lists
+    them all. What may be wrong with a folder or an archive is told in the result's ``warnings``.
 
     Raises DataError if there is no such data or it is unfit, ConfigurationError if ``image_size`` is below 8.
     """
@@ -64,13 +69,13 @@ def load(data: str, *, root: Path | None = None, image_size: int | None = None) 
     if data in DATASETS:
         loaded = DATASETS[data](_default_root() if root is None else root)
     elif path.is_dir():
-        loaded = load_folder(path, image_size)
+        loaded = reviewed(load_folder(path, image_size, skip_bad_images=skip_bad_images))
     elif path.is_file():
         if path.suffix.lower() != ".npz":
             raise DataError(
                 f"--data {data}: a file of unknown kind; expected a name, a folder of images or an .npz file"
             )
-        loaded = load_npz(path)
+        loaded = reviewed(load_npz(path))
     else:
         nearest = difflib.get_close_matches(data.lower(), DATASETS, n=1, cutoff=0.5)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""

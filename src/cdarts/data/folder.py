@@ -2,11 +2,13 @@
 
 import statistics
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,20 +22,27 @@ from cdarts.data.images import (
     default_augmentation,
     held_out_fifth,
 )
+from cdarts.data.preflight import entries, is_named_like_an_image, listed, survey, why_not_opened
 from cdarts.errors import DataError
-
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-"""File names that count as images, in any case."""
 
 # Only these decoders may run, whatever a file is called.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF8": "GIF",
+    b"RIFF": "WebP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
 _LARGEST_DEFAULT_SIDE = 64
 _SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _GREY_MODES = _SIXTEEN_BIT_MODES | {"1", "L", "LA"}
-_MOST_NAMED = 10
+
+Result = TypeVar("Result")
 
 
-def load_folder(path: Path, side: int | None = None) -> ImageData:
+def load_folder(path: Path, side: int | None = None, *, skip_bad_images: bool = False) -> ImageData:
     """Read a folder of images, brought to ``side`` x ``side`` pixels.
 
     Layouts: ``path/CLASS/*.jpg``, a fifth of which is held out as test split; or ``path/train/CLASS/*.jpg`` with
@@ -41,41 +50,52 @@ def load_folder(path: Path, side: int | None = None) -> ImageData:
     files throughout give one channel, else three. Default side: the median of the images' shorter sides, rounded down
     to a multiple of 8, at least 8 and at most 64.
 
+    ``skip_bad_images``: what cannot be read is left out, as if it were not there, and listed in `ImageData.skipped`.
+
     Raises DataError for a folder that holds no such layout, fewer than two classes, a class without images, a class
-    that only the test split has, and for unreadable images (all of them are counted, the first ten named).
+    that only the test split has, and for images that cannot be read: all that is wrong, in one message.
     """
-    train_path, test_path = _layout(path)
-    train_files = _scan(train_path)
-    if len(train_files) < 2:
-        raise DataError(f"{train_path}: only one class folder, {next(iter(train_files))!r}; expected at least 2")
-    empty = [name for name, files in train_files.items() if not files]
-    if empty:
-        raise DataError(
-            f"{train_path}: no images directly in class folder {_listed(empty)}; "
-            f"add some ({_extensions()}) or remove the folder"
-        )
-    class_names = tuple(train_files)
-    test_files = {} if test_path is None else _test_files(test_path, class_names)
-    paths = [file for files in (*train_files.values(), *test_files.values()) for file in files]
-    pixels = _read_all(path, paths, side)
-    num_train = sum(len(files) for files in train_files.values())
-    labels = np.array(
-        [
-            class_names.index(name)
-            for files_of in (train_files, test_files)
-            for name, files in files_of.items()
-            for _ in files
-        ],
-        dtype=np.int64,
+    found = survey(path)
+    class_names = tuple(found.train)
+    train_files, test_files = (
+        {file: label for label, name in enumerate(class_names) for file in split.get(name, [])}
+        for split in (found.train, found.test or {})
     )
-    train = Images(pixels[:num_train], labels[:num_train])
-    if test_path is None:
-        train, test = held_out_fifth(train, class_names, str(train_path))
+    pixels, unreadable = _read_all([*train_files, *test_files], side)
+    train_labels, test_labels = (
+        np.array([label for file, label in files.items() if file not in unreadable], dtype=np.int64)
+        for files in (train_files, test_files)
+    )
+    complaints = list(found.problems)
+    lost = sorted(set(train_files.values()) - set(train_labels.tolist()))
+    if lost:
+        complaints.append(f"{path}: not one training image of class {listed(class_names[label] for label in lost)}")
+    if test_files and not len(test_labels):
+        complaints.append(f"{path}: not one test image can be read")
+    bad = {file.relative_to(path).as_posix(): reason for file, reason in sorted({**found.bad, **unreadable}.items())}
+    total = len(train_files) + len(test_files) + len(found.bad)
+    if bad and (complaints or not skip_bad_images):
+        complaints.append(
+            f"{path}: {len(bad)} of {total} images cannot be read; replace or remove them, or leave them out with "
+            "--on-bad-image skip:"
+        )
+        complaints += [f"  {name}: {reason}" for name, reason in bad.items()]
+    if complaints:
+        raise DataError("\n".join(complaints))
+    train = Images(pixels[: len(train_labels)], train_labels)
+    if found.test is None:
+        train, test = held_out_fifth(train, class_names, str(path))
     else:
-        test = Images(pixels[num_train:], labels[num_train:])
+        test = Images(pixels[len(train_labels) :], test_labels)
     mean, std = channel_statistics(train)
     augmentation = default_augmentation(pixels.shape[1], flip=True)
-    return ImageData(path.resolve().name, train, test, class_names, mean, std, augmentation)
+    notes = (*_about_skipped(bad, total), *found.notes)
+    return ImageData(path.resolve().name, train, test, class_names, mean, std, augmentation, bad, notes)
+
+
+def find_images(path: Path) -> list[Path]:
+    """The image files directly in a folder, sorted by name. Raises `DataError` if it cannot be listed."""
+    return [entry for entry in entries(path) if is_named_like_an_image(entry) and entry.is_file()]
 
 
 def read_image(path: Path, *, side: int, channels: int) -> UInt8[np.ndarray, "side side channels"]:
@@ -88,7 +108,7 @@ def read_image(path: Path, *, side: int, channels: int) -> UInt8[np.ndarray, "si
         try:
             return _decode(path, side, channels)
         except Exception as error:  # damaged files make the decoders fail in ways of every kind
-            raise DataError(f"{path}: cannot be read as an image ({_reason(error)})") from error
+            raise DataError(f"{path}: cannot be read as an image ({_reason(path, error)})") from error
 
 
 @dataclass(frozen=True)
@@ -97,113 +117,83 @@ class _Header:
     grey: bool
 
 
-def _layout(path: Path) -> tuple[Path, Path | None]:
-    """The folder that holds the training classes, and that of the test classes if there is one."""
-    train = path / "train"
-    # A class may be called "train": then its folder holds images, not folders.
-    if not (train.is_dir() and any(entry.is_dir() for entry in _entries(train))):
-        return path, None
-    for name in ("test", "val"):
-        if (path / name).is_dir():
-            return train, path / name
-    return train, None
-
-
-def _entries(path: Path) -> list[Path]:
-    """What a folder holds, hidden entries apart, by name."""
-    try:
-        visible = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{path}: the folder cannot be listed ({error.strerror})") from error
-    return sorted(visible, key=lambda entry: entry.name)
-
-
-def find_images(path: Path) -> list[Path]:
-    """The image files directly in a folder, sorted by name. Raises `DataError` if it cannot be listed."""
-    return [entry for entry in _entries(path) if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
-
-
-def _scan(path: Path) -> dict[str, list[Path]]:
-    """Class name -> its image files, both sorted."""
-    classes = {entry.name: find_images(entry) for entry in _entries(path) if entry.is_dir()}
-    if not classes:
-        loose = len(find_images(path))
-        found = f"{loose} images but no class folders" if loose else "no class folders"
-        raise DataError(
-            f"{path}: {found}; put the images of each class into a folder of its own, e.g. {path}/cat/1.jpg"
-        )
-    return classes
-
-
-def _test_files(path: Path, class_names: tuple[str, ...]) -> dict[str, list[Path]]:
-    files = {name: images for name, images in _scan(path).items() if images}
-    unknown = [name for name in files if name not in class_names]
-    if unknown:
-        raise DataError(
-            f"{path}: class folder {_listed(unknown)} has no counterpart among the training classes, "
-            f"{_listed(class_names)}"
-        )
-    if not files:
-        raise DataError(f"{path}: no images in its class folders; add some or remove the folder")
-    return files
-
-
-def _read_all(root: Path, paths: list[Path], side: int | None) -> UInt8[np.ndarray, "N side side C"]:
-    """Every file decoded, or one DataError for all that cannot be, whether header or pixels are damaged."""
-    with _quiet(), ThreadPoolExecutor() as pool:
-        headers = dict(zip(paths, pool.map(_try_header, paths), strict=True))
-        readable = {path: header for path, header in headers.items() if isinstance(header, _Header)}
-        bad = {path: header for path, header in headers.items() if isinstance(header, str)}
-        if readable:
-            chosen_side = _default_side(readable.values()) if side is None else side
-            channels = 1 if all(header.grey for header in readable.values()) else 3
-            pixels = np.empty((len(paths), chosen_side, chosen_side, channels), dtype=np.uint8)
-            decoded = pool.map(lambda path: _try_decode(path, chosen_side, channels), readable)
-            for position, (path, result) in enumerate(zip(readable, decoded, strict=True)):
-                if isinstance(result, str):
-                    bad[path] = result
-                else:
-                    pixels[position] = result
+def _about_skipped(bad: Mapping[str, str], total: int) -> Iterator[str]:
     if bad:
-        named = [f"  {path.relative_to(root)}: {reason}" for path, reason in sorted(bad.items())[:_MOST_NAMED]]
-        if len(bad) > _MOST_NAMED:
-            named.append(f"  and {len(bad) - _MOST_NAMED} more")
-        raise DataError(
-            "\n".join([f"{root}: {len(bad)} of {len(paths)} images cannot be read; replace or remove them:", *named])
-        )
-    return pixels
+        name, reason = next(iter(bad.items()))
+        yield f"{len(bad)} of {total} images cannot be read and are left out, {name} ({reason}) the first of them"
 
 
-def _default_side(headers: Iterable[_Header]) -> int:
-    median = int(statistics.median(header.shorter_side for header in headers))
-    return max(MINIMUM_SIDE, min(_LARGEST_DEFAULT_SIDE, median // 8 * 8))
+def _read_all(paths: list[Path], side: int | None) -> tuple[UInt8[np.ndarray, "N side side C"], dict[Path, str]]:
+    """The files that can be read, in order, and why the others cannot, whether header or pixels are damaged.
+
+    Only files that can be read have a say in the size and the number of channels.
+    """
+    bad: dict[Path, str] = {}
+    with _quiet(), ThreadPoolExecutor() as pool:
+        readable: dict[Path, _Header] = {}
+        for path, header in zip(paths, pool.map(partial(_try, _header), paths), strict=True):
+            if isinstance(header, str):
+                bad[path] = header
+            else:
+                readable[path] = header
+        while readable:
+            chosen_side, channels = _shape(readable.values(), side)
+            pixels = np.empty((len(readable), chosen_side, chosen_side, channels), dtype=np.uint8)
+            decode = partial(_decode, side=chosen_side, channels=channels)
+            whole = []
+            for position, (path, decoded) in enumerate(
+                zip(readable, pool.map(partial(_try, decode), readable), strict=True)
+            ):
+                if isinstance(decoded, str):
+                    bad[path] = decoded
+                else:
+                    pixels[position] = decoded
+                    whole.append(position)
+            if len(whole) == len(readable):
+                return pixels, bad
+            readable = {path: header for path, header in readable.items() if path not in bad}
+            if readable and _shape(readable.values(), side) == (chosen_side, channels):
+                return pixels[whole], bad
+    return np.empty((0, MINIMUM_SIDE, MINIMUM_SIDE, 1), dtype=np.uint8), bad
 
 
-def _try_header(path: Path) -> _Header | str:
+def _shape(headers: Collection[_Header], side: int | None) -> tuple[int, int]:
+    """Side and channels that suit these images; a side that is given stays."""
+    if side is None:
+        median = int(statistics.median(header.shorter_side for header in headers))
+        side = max(MINIMUM_SIDE, min(_LARGEST_DEFAULT_SIDE, median // 8 * 8))
+    return side, 1 if all(header.grey for header in headers) else 3
+
+
+def _try(read: Callable[[Path], Result], path: Path) -> Result | str:
+    """What is read, or why it cannot be. Raises DataError if memory is short: that is no fault of the file."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            return _Header(min(image.size), image.mode in _GREY_MODES)
+        return read(path)
+    except MemoryError as error:
+        raise DataError(f"{path}: not enough memory to read this image") from error
     except Exception as error:  # damaged files make the decoders fail in ways of every kind
-        return _reason(error)
+        return _reason(path, error)
 
 
-def _try_decode(path: Path, side: int, channels: int) -> np.ndarray | str:
-    try:
-        return _decode(path, side, channels)
-    except Exception as error:  # as above
-        return _reason(error)
+def _header(path: Path) -> _Header:
+    with Image.open(path, formats=_FORMATS) as image:
+        return _Header(min(image.size), image.mode in _GREY_MODES)
 
 
 def _decode(path: Path, side: int, channels: int) -> np.ndarray:
     with Image.open(path, formats=_FORMATS) as file:
         if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
-            raise ValueError("32-bit pixels have no known range; convert the file to 8 or 16 bits")
+            raise ValueError("32-bit or signed pixels have no known range; convert the file to 8 or 16 bits")
         # A large JPEG is decoded at a half, quarter or eighth of its size where twice the wanted side remains.
         file.draft(None, (2 * side, 2 * side))
         image = ImageOps.exif_transpose(file)
     if image.mode in _SIXTEEN_BIT_MODES:
         # 65535 = 257 * 255: to the nearest of 256 levels. PIL's own conversion would saturate at 255.
-        image = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+        levels = np.asarray(image).astype(np.int64)
+        grey = ((levels + 128) // 257).astype(np.uint8)
+        if "transparency" in image.info:
+            grey[levels == image.info["transparency"]] = 255
+        image = Image.fromarray(grey)
     elif image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
@@ -225,20 +215,28 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, in a line."""
     if isinstance(error, UnidentifiedImageError):
-        return "no image format that is supported"
+        return _what_else(path)
     if isinstance(error, Image.DecompressionBombError):
         return "far too many pixels for a photograph"
-    return lines[0] if lines else type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        return why_not_opened(error)
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if "truncated" in text.lower() or "EOF" in text:
+        return "truncated: the end of the file is missing"
+    return f"damaged ({text})" if isinstance(error, OSError | SyntaxError) else text
 
 
-def _listed(names: Iterable[str]) -> str:
-    quoted = [repr(name) for name in names]
-    more = f" and {len(quoted) - _MOST_NAMED} more" if len(quoted) > _MOST_NAMED else ""
-    return ", ".join(quoted[:_MOST_NAMED]) + more
-
-
-def _extensions() -> str:
-    return " ".join(sorted(extension.removeprefix(".") for extension in EXTENSIONS))
+def _what_else(path: Path) -> str:
+    """What a file is that no decoder takes for an image."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        return why_not_opened(error)
+    for signature, name in _SIGNATURES.items():
+        if start.startswith(signature):
+            return f"begins like a {name} file, but is truncated or damaged"
+    return "no image format that is supported" if start else "empty file"

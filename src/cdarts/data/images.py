@@ -7,8 +7,8 @@ tensor operations on a whole batch.
 import hashlib
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -59,9 +59,9 @@ class Augmentation:
     (DeVries & Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout"). 0 = none."""
 
     def __post_init__(self) -> None:
-        for field, pixels in (("crop padding", self.crop_padding), ("cutout", self.cutout)):
+        for name, pixels in (("crop padding", self.crop_padding), ("cutout", self.cutout)):
             if pixels < 0:
-                raise ConfigurationError(f"{field} {pixels}: expected a number of pixels, 0 for none")
+                raise ConfigurationError(f"{name} {pixels}: expected a number of pixels, 0 for none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +78,10 @@ class ImageData:
     """Per channel, of pixels scaled to 0..1."""
     augmentation: Augmentation
     """The default for training on this data."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Files that were left out since they cannot be read: path inside the data folder -> reason."""
+    warnings: tuple[str, ...] = ()
+    """What may be wrong with it; each is a line for the user."""
 
     @property
     def num_classes(self) -> int:
@@ -91,6 +95,14 @@ class ImageData:
     def side(self) -> int:
         """Height and width of an image, in pixels."""
         return int(self.train.pixels.shape[1])
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Number of images: ``train`` and ``test`` -> class name -> images, in the order of the classes."""
+        numbers = {
+            split: np.bincount(images.labels, minlength=self.num_classes).tolist()
+            for split, images in (("train", self.train), ("test", self.test))
+        }
+        return {split: dict(zip(self.class_names, counts, strict=True)) for split, counts in numbers.items()}
 
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of both splits' pixels and labels and of the class names: same digest, same data."""

@@ -5,7 +5,8 @@ A state is a tree of dictionaries with string keys, lists, tensors, numbers, str
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,31 @@ def load(path: Path) -> dict[str, Any]:
         stored = json.loads(header["__metadata__"]["cdarts"])
         tree, digest = stored["state"], stored["sha256"]
         intact = digest == _digest(tensors, tree)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        state = _join(json.loads(tree), tensors) if intact else None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
     if not intact:
         raise CheckpointError(f"{path}: the content does not match its checksum; the file is damaged")
-    state = _join(json.loads(tree), tensors)
-    assert isinstance(state, dict)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: not a readable checkpoint: it holds no state")
     return state
+
+
+def not_finite(state: Any, place: str = "") -> str | None:
+    """Where a state holds a number that is infinite or not a number: the first such place; None if there is none."""
+    match state:
+        case Tensor():
+            return None if not state.is_floating_point() or bool(torch.isfinite(state).all()) else place
+        case Mapping():
+            items: Iterable[tuple[Any, Any]] = state.items()
+        case list() | tuple():
+            items = enumerate(state)
+        case float():
+            return None if math.isfinite(state) else place
+        case _:
+            return None
+    found = (not_finite(item, f"{place}/{name}") for name, item in items)
+    return next((where for where in found if where is not None), None)
 
 
 def _split(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:

@@ -37,6 +37,7 @@ class Optimizer:
 
     def load_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over the state of the parameters that are known by name; the others start afresh."""
+        self.optimizer.state.clear()
         for name, parameter in self.named.items():
             if name in state:
                 self.optimizer.state[parameter] = {
@@ -55,12 +56,17 @@ def _like(value: Tensor, parameter: nn.Parameter) -> Tensor:
 
 
 def descend(
-    loss: Tensor, *optimizers: Optimizer, joint_clip: tuple[float, Iterable[nn.Parameter]] | None = None
+    loss: Tensor,
+    *optimizers: Optimizer,
+    joint_clip: tuple[float, Iterable[nn.Parameter]] | None = None,
+    terms: Mapping[str, Tensor] | None = None,
 ) -> None:
     """One step down `loss` for the parameters of `optimizers`, which step in the order given. No gradient stays behind.
 
     `joint_clip`: (norm, further parameters): instead of each optimizer's own clip, one norm over the gradients of all
     optimizers and of the further parameters, which are not stepped; how the CDARTS authors' code clips.
+
+    `terms`: what the loss is made of, by name; an error says how each stands.
 
     Raises `NonFiniteError` before anything is stepped if the gradient is not finite.
     """
@@ -70,10 +76,8 @@ def descend(
     norms = _norms(gradients)
     joint_norm = _total(norms)
     if not torch.isfinite(joint_norm):
-        raise NonFiniteError(
-            f"the gradient is not finite (loss {loss.item():.4g}); nothing was stepped. "
-            "Mend: a smaller learning rate, or look for broken images"
-        )
+        words = ", ".join(f"{name} {term.item():.4g}" for name, term in (terms or {"loss": loss}).items())
+        raise NonFiniteError(f"the gradient is not finite ({words}); nothing was stepped. Mend: a smaller learning rate")
     position = 0
     for optimizer in optimizers:
         own = slice(position, position := position + len(optimizer.named))

@@ -28,8 +28,10 @@ class PlanProgress:
         self._first = True
         self._bar: Progress | None = None
 
-    def start_epoch(self, index: int) -> None:
-        self._index, self._done = index, 0
+    def start_epoch(self, index: int, done: int = 0) -> None:
+        """`done`: steps of it that were done before, when a run goes on within an epoch."""
+        self.close()
+        self._index, self._done = index, done
         self._last_step = time.monotonic()
         if self.live:
             self._bar = Progress(
@@ -39,7 +41,7 @@ class PlanProgress:
                 console=self.console,
                 transient=True,
             )
-            self._bar.add_task(self._label(), total=max(self.plan[index].steps, 1), note="")
+            self._bar.add_task(self._label(), total=max(self.plan[index].steps, 1), completed=done, note="")
             self._bar.start()
 
     def step(self, loss: float | None) -> None:

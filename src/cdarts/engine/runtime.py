@@ -10,6 +10,12 @@ import torch
 from cdarts.errors import CdartsError, ConfigurationError
 
 
+STOPPING = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if name in signal.Signals.__members__
+)
+"""The signals that ask a run to stop; SIGUSR1 is what batch systems send some time before they kill."""
+
+
 class Interrupted(CdartsError):  # noqa: N818 - no error of anybody's
     """A signal asked the run to stop; it can be resumed."""
 
@@ -40,13 +46,13 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """SIGINT and SIGTERM set the flag for the time of a block. Nested blocks share a flag: no signal is lost."""
+    """The stopping signals set the flag for the time of a block. Nested blocks share a flag: no signal is lost."""
     outer = signal.getsignal(signal.SIGTERM)
     if isinstance(outer, StopFlag):
         yield outer
         return
     flag = StopFlag()
-    previous = {number: signal.signal(number, flag) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, flag) for number in STOPPING}
     try:
         yield flag
     finally:

@@ -35,7 +35,11 @@ class Task(ABC):
 
     @abstractmethod
     def start_epoch(self, index: int, epoch: Epoch) -> None:
-        """Prepare for ``plan()[index]``; everything that depends on time is derived from `index`."""
+        """Prepare for ``plan()[index]``; everything that depends on time is derived from `index`.
+
+        It is called again when a run goes on within the epoch, after `load_state`: what an epoch changes only once, such
+        as the network it begins with, the state says to be done.
+        """
 
     @abstractmethod
     def batches(self, index: int) -> Iterator[tuple[Any, ...]]:
@@ -43,7 +47,11 @@ class Task(ABC):
 
     @abstractmethod
     def step(self, position: int, *batch: Any) -> Losses:
-        """Train on the batch at `position` of the epoch."""
+        """Train on the batch at `position` of the epoch. Raises `NonFiniteError`; then the state is used no more."""
+
+    def samples(self) -> Mapping[str, list[int]]:
+        """Which samples the last batch was made of, by where they come from; what a report on a bad batch names."""
+        return {}
 
     @abstractmethod
     def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:

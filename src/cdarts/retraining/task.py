@@ -143,9 +143,12 @@ class RetrainTask(Task):
             logits = self.auxiliary(output.features[1])
             losses["auxiliary_loss"] = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
             total = total + self.config.auxiliary_weight * losses["auxiliary_loss"]
-        descend(total, self.optimizer)
+        descend(total, self.optimizer, terms=losses)
         losses = {name: loss.detach() for name, loss in losses.items()}
         return {**losses, "accuracy": accuracy(output.logits, labels)}
+
+    def samples(self) -> Mapping[str, list[int]]:
+        return {"train": self.train.current()}
 
     def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
         metrics = {"phase": "train", "lr": self.config.lr_at(index), **losses}
