@@ -70,7 +70,8 @@ def test_help_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("search", "smoke", "--dry-run"), ("retrain", "darts-v2", "--dry-run"), ("run",), ("resume", "x")]
+    "arguments",
+    [("search", "smoke", "--dry-run"), ("retrain", "darts-v2", "--dry-run"), ("run",), ("resume", "x"), ("doctor",)],
 )
 def test_the_first_line_comes_before_anything_slow(arguments: tuple[str, ...]) -> None:
     seconds, line = seconds_to_first_line(*arguments)

@@ -46,7 +46,8 @@ def test_preset_runs_small_and_gives_a_legal_genotype(name: str) -> None:
             losses = task.step(position, *batch)
             assert all(torch.isfinite(loss) for loss in losses.values()), losses
     assert phases == {"pretrain", "warmup", "joint"}
-    assert {"search_loss", "search_val_loss", "eval_loss", "feedback", "l1"} <= losses.keys()
+    terms = {"feedback", "l1"} if config.feedback_weight else {"teaching", "alpha_decay"}
+    assert {"search_loss", "search_val_loss", "eval_loss", *terms} <= losses.keys()
     genotype = task.genotype()
     config.space.check(genotype)
     assert parse_genotype(genotype.text()) == genotype
@@ -86,12 +87,21 @@ def test_official_differs_from_the_paper_in_these_fields_alone() -> None:
     assert differences(CYCLIC["cdarts-official"], CYCLIC["cdarts-paper"]).keys() == OFFICIAL_DIFFERENCES
 
 
-def test_default_is_the_paper_with_a_one_way_teacher_and_cosine_learning_rates() -> None:
+def test_default_differs_from_the_paper_in_what_was_measured() -> None:
     for variant in ("", "-nasbench201"):
         changed = differences(CYCLIC[f"cdarts{variant}"], CYCLIC[f"cdarts-paper{variant}"])
-        assert changed.keys() == {"detach_teacher", "head_supervision", "search_weights", "eval_weights"}
         for weights in ("search_weights", "eval_weights"):
-            assert differences(*changed[weights]) == {"lr_end": (0.0, 1.0)}
+            assert differences(*changed.pop(weights)) == {"lr_end": (0.0, 1.0)}
+        assert differences(*changed.pop("alpha")) == {"lr_end": (0.1, 1.0)}
+        assert {name: value for name, (value, _) in changed.items()} == {
+            "warmup_half": "train",
+            "joint_half": "train",
+            "feedback_weight": 0.0,
+            "teaching_weight": 1.0,
+            "l1_weight": 0.0,
+            "alpha_decay": 5.0,
+            "sharpness": 20.0,
+        }
 
 
 def test_paper_presets_pretrain_both_networks() -> None:

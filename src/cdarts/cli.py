@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "query": "what NAS-Bench-201 measured for a cell: accuracy, rank, regret",
     "table": "make the NAS-Bench-201 table from the benchmark's published files",
     "show": "genotypes, presets, spaces, operations, plans, cells",
+    "doctor": "whether this machine can do the work: versions, device, disk, checkpoints, data",
 }
 """Every command: a module of that name in `cdarts.commands`, with a `COMMAND`. A new one is a file and a line here."""
 
@@ -41,7 +42,7 @@ commands:
 
 everywhere: -v shows the traceback of an error; --version; --help
 exit codes: 0 done, 1 bug, 2 usage or configuration, 3 data, 4 checkpoint, 5 not finite, 6 disk, 7 run in use,
-            130 / 143 stopped by a signal and resumable, 141 the reader of the output is gone
+            130 / 138 / 143 stopped by a signal and resumable, 141 the reader of the output is gone
 """
 
 

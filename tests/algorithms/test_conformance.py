@@ -1,7 +1,9 @@
 """What every search algorithm must hold in every space: it covers whatever stands in the registry."""
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from cdarts.algorithms import ALGORITHMS, Protocol, SearchConfig
 from cdarts.algorithms.base import SearchAlgorithm
 from cdarts.commands.search import Search
 from cdarts.data import Augmentation, Batch, Batches, ImageData, Images
-from cdarts.engine import checkpoint
+from cdarts.engine import checkpoint, loop
 from cdarts.engine.loop import Means
 from cdarts.engine.optimizers import Sgd
+from cdarts.engine.progress import PlanProgress
+from cdarts.engine.run_dir import RunDir
+from cdarts.engine.runtime import Interrupted, StopFlag
 from cdarts.settings import from_json, to_json
 from cdarts.spaces import SPACES
 from cdarts.topology import parse_genotype
@@ -94,6 +99,28 @@ def one_epoch(task: SearchAlgorithm, index: int) -> Mapping[str, Any]:
     return task.end_epoch(index, means.read())
 
 
+def cut_everywhere(config: SearchConfig, data: ImageData, out: Path) -> SearchAlgorithm:
+    """The search by the engine's loop, each step and each end of an epoch by a task that knows only the run's files."""
+    RunDir.create(out, {}).close()
+    while True:
+        task, stop = build(config, data), StopFlag()
+        for name in ("step", "end_epoch"):
+            setattr(task, name, stopping(getattr(task, name), stop))
+        with contextlib.suppress(Interrupted), RunDir(out) as run:
+            loop.run(task, run, PlanProgress("search", task.plan()), stop)
+            return task
+
+
+def stopping(method: Callable[..., Any], stop: StopFlag) -> Callable[..., Any]:
+    """The method; a signal comes while it is at work."""
+
+    def stopped(*arguments: Any) -> Any:
+        stop.number = signal.SIGTERM
+        return method(*arguments)
+
+    return stopped
+
+
 def flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf of a nested state, by its place."""
     match value:
@@ -113,7 +140,8 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     places = [place for place in first.keys() | second.keys() if (place in first) != (place in second)]
     for place in first.keys() & second.keys():
         value, counterpart = first[place], second[place]
-        same = torch.equal(value, counterpart) if isinstance(value, Tensor) else value == counterpart
+        both = isinstance(value, Tensor) and isinstance(counterpart, Tensor)
+        same = torch.equal(value, counterpart) if both else value == counterpart
         if not same:
             places.append(place)
     return sorted(places)
@@ -125,7 +153,7 @@ def global_generators() -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(("name", "space"), CASES)
-def test_a_search_cut_after_every_epoch_is_the_uninterrupted_search(
+def test_a_search_cut_after_every_step_is_the_uninterrupted_search(
     name: str, space: str, noise: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also: losses are finite, records can be written, the genotype is one of the space, nothing else is touched."""
@@ -146,16 +174,13 @@ def test_a_search_cut_after_every_epoch_is_the_uninterrupted_search(
     assert global_generators() == before
     assert len(passes) <= protocol(name, space).epochs, "more passes of the network weights than the protocol grants"
 
-    journal = []
-    for index in range(len(whole.plan())):
-        # each epoch in a process of its own, as far as a test can have it so: all that is handed on is a file
-        part = build(config, noise)
-        if index:
-            part.load_state(checkpoint.load(tmp_path / "checkpoint"))
-        journal.append(one_epoch(part, index))
-        checkpoint.save(tmp_path / "checkpoint", part.state())
+    part = cut_everywhere(config, noise, tmp_path / "run")
     assert differing(whole.state(), part.state()) == []
-    assert journal == records
+    with RunDir(tmp_path / "run") as run:
+        for journal in ("metrics", "genotypes"):
+            written = [{key: value for key, value in line.items() if key != "seconds"} for line in run.journal(journal)]
+            expected = [{"epoch": index, **record[journal]} for index, record in enumerate(records)]
+            assert written == json.loads(json.dumps(expected))
     assert part.genotype() == whole.genotype()
 
     config.space.check(whole.genotype())
@@ -169,6 +194,70 @@ def test_a_search_cut_after_every_epoch_is_the_uninterrupted_search(
             for kind, cell in supernet.items():
                 assert np.shape(strengths[kind]) == (len(cell.edges), len(config.space.operations))
     assert records[-1]["genotypes"]["text"] == whole.genotype().text()
+
+
+def reachable(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf that can be reached from an object, by its place; optimizers' entries in the order of parameters.
+
+    Generators are none: each step makes its own from seed, epoch and position.
+    """
+    match value:
+        case Tensor():
+            yield place, value.detach()
+        case torch.optim.Optimizer():
+            parameters = [parameter for group in value.param_groups for parameter in group["params"]]
+            for number, parameter in enumerate(parameters):
+                yield from reachable(value.state.get(parameter, {}), f"{place}/{number}")
+            yield from reachable([{**group, "params": None} for group in value.param_groups], f"{place}/groups")
+        case Mapping():
+            for name, item in value.items():
+                yield from reachable(item, f"{place}/{name}")
+        case list() | tuple():
+            for index, item in enumerate(value):
+                yield from reachable(item, f"{place}/{index}")
+        case torch.Generator():
+            yield place, None
+        case None | bool() | int() | float() | str():
+            yield place, value
+        case Batches():  # they remember the last batch for reports alone
+            yield from reachable({**vars(value), "_current": None}, place)
+        case _ if type(value).__module__.startswith(("cdarts", "torch.nn")):
+            yield from reachable(vars(value), place)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_checkpoint_holds_all_that_a_step_changes(name: str, noise: ImageData, tmp_path: Path) -> None:
+    """After every step: all that is reachable from a task that takes its state over is the same as before."""
+
+    def leaves(task: SearchAlgorithm, phase: str) -> dict[str, Any]:
+        # while candidates are scored no weight moves, and the rate at which the last one did may stay where it is
+        return {place: leaf for place, leaf in reachable(task) if not (phase == "select" and place.endswith("/lr"))}
+
+    config = config_of(name, "toy")
+    task = build(config, noise)
+    steps = 0
+    for index, epoch in enumerate(task.plan()):
+        task.start_epoch(index, epoch)
+        means = Means()
+        for position, batch in enumerate(task.batches(index)):
+            means.add(task.step(position, *batch))
+            checkpoint.save(tmp_path / "state", task.state())
+            stored = checkpoint.load(tmp_path / "state")
+            fresh = build(config, noise)
+            fresh.load_state(stored)
+            fresh.start_epoch(index, epoch)
+            assert differing(leaves(task, epoch.phase), leaves(fresh, epoch.phase)) == []
+            steps += 1
+        task.end_epoch(index, means.read())
+        # a task that has gone further is thrown back to where it was
+        for position, batch in enumerate(task.batches(index)):
+            task.step(position, *batch)
+        if steps:
+            task.load_state(stored)
+            task.start_epoch(index, epoch)
+            assert differing(leaves(task, epoch.phase), leaves(fresh, epoch.phase)) == []
+            task.end_epoch(index, means.read())
+    assert steps == sum(epoch.steps for epoch in task.plan()) or name == "cdarts"
 
 
 @algorithms

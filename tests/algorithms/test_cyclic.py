@@ -337,15 +337,19 @@ def test_halves_of_25_000_images_make_391_steps() -> None:
 
 def test_learning_rates_stay_or_follow_a_cosine(synthetic: ImageData) -> None:
     rates: dict[str, list[float]] = {}
+    alphas: dict[str, list[float]] = {}
     for name in ("cdarts-official", "cdarts"):
         task = build(replace(PRESETS[name], **SMALL, cycles=4), synthetic)
-        rates[name] = []
+        rates[name], alphas[name] = [], []
         for index, epoch in enumerate(task.plan()):
             task.start_epoch(index, epoch)
             for optimizer in (task.search_optimizer, task.eval_optimizer):
                 rates[name].append(optimizer.optimizer.param_groups[0]["lr"])
-            assert task.alpha_optimizer.optimizer.param_groups[0]["lr"] == 3e-4
+            alphas[name].append(task.alpha_optimizer.optimizer.param_groups[0]["lr"])
     assert set(rates["cdarts-official"]) == {0.08}
+    assert set(alphas["cdarts-official"]) == {3e-4}
+    assert alphas["cdarts"][0] == 3e-4
+    assert alphas["cdarts"][-1] == pytest.approx(3e-4 * (0.1 + 0.9 * 0.5 * (1 + np.cos(0.9 * np.pi))))
     assert rates["cdarts"][0] == 0.08
     assert rates["cdarts"] == sorted(rates["cdarts"], reverse=True)
     # the last of ten epochs: nine tenths along half a cosine
@@ -535,7 +539,7 @@ def test_paper_penalty_pulls_on_skip_connections_only(synthetic: ImageData, conf
 
 def test_paper_warms_up_only_where_the_topology_changed(synthetic: ImageData) -> None:
     task = build(replace(TOY, warmup_unchanged=False), synthetic)
-    first, second = (index for index, epoch in enumerate(task.plan()) if epoch.cycle in (0, 1) and epoch.opens_cycle)
+    first, second, third = (index for index, epoch in enumerate(task.plan()) if epoch.opens_cycle)
     task.start_epoch(first, task.plan()[first])
     assert len(list(task.batches(first))) == 2
     task.start_epoch(second, task.plan()[second])
@@ -543,8 +547,8 @@ def test_paper_warms_up_only_where_the_topology_changed(synthetic: ImageData) ->
     # another topology: now there is something to warm up
     with torch.no_grad():
         task.relaxation.alpha["cell"].neg_()
-    task.start_epoch(second, task.plan()[second])
-    assert len(list(task.batches(second))) == 2
+    task.start_epoch(third, task.plan()[third])
+    assert len(list(task.batches(third))) == 2
 
 
 # -- what every configuration must hold --------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What the tests of commands share: calling the command line, stopping a run, comparing two."""
 
 import json
+import math
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,8 @@ import pytest
 from cdarts.algorithms import CyclicConfig
 from cdarts.cli import main
 from cdarts.data import load
-from cdarts.engine import checkpoint
-from cdarts.engine.checkpoint import State
-from cdarts.engine.run_dir import RunDir
+from cdarts.engine import checkpoint, loop
+from cdarts.engine.run_dir import Checkpoint, RunDir
 from cdarts.spaces import ToySpace
 
 
@@ -72,10 +72,11 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def arrange(epoch: int, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         save = RunDir.save_checkpoint
+        monkeypatch.setattr(loop, "SHARE_OF_TIME", math.inf)  # an epoch has its checkpoint, however short it is
 
-        def save_and_signal(self: RunDir, next_epoch: int, state: State) -> None:
-            save(self, next_epoch, state)
-            if (next_epoch, self.path.name) == (epoch, name):
+        def save_and_signal(self: RunDir, content: Checkpoint) -> None:
+            save(self, content)
+            if (content.epoch, content.step, self.path.name) == (epoch, 0, name):
                 monkeypatch.setattr(RunDir, "save_checkpoint", save)
                 signal.raise_signal(number)
 
@@ -94,7 +95,7 @@ def results() -> Callable[[Path], dict[str, Any]]:
         # the same state gives the same bytes
         copy = run / "compared"
         checkpoint.save(copy, stored["task"])
-        found: dict[str, Any] = {"next_epoch": stored["next_epoch"], "state": copy.read_bytes()}
+        found: dict[str, Any] = {"epoch": stored["epoch"], "step": stored["step"], "state": copy.read_bytes()}
         copy.unlink()
         for journal in sorted(run.glob("*.jsonl")):
             lines = [json.loads(line) for line in journal.read_text().splitlines()]

@@ -102,6 +102,46 @@ def test_an_image_that_cannot_be_read(call: Call, out: Path, tmp_path: Path) -> 
     assert not out.exists()
 
 
+def test_images_that_cannot_be_read_are_left_out_and_listed_in_the_run(call: Call, out: Path, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "photos", {"cat": 12, "dog": 12})
+    (folder / "dog" / "broken.jpg").write_bytes(b"GIF8 or not")
+    (folder / "cat" / "empty.png").touch()
+    search = ("search", "smoke", *TINY, "--batch-size", "4", "--pretrain-epochs", "0", "--warmup-epochs", "0")
+    result = call(*search, "--data", folder, "--on-bad-image", "skip", "--out", out)
+    assert (result.code, result.err) == (0, "")
+    said = "data    warning: 2 of 26 images cannot be read and are left out, first cat/empty.png (empty file)"
+    assert said in result.out.splitlines()
+    listed = json.loads((out / "data-skipped.json").read_text())
+    assert listed["cat/empty.png"] == "empty file" and len(listed) == 2
+    assert json.loads((out / "environment.json").read_text())["images"]["train"] == {"cat": 9, "dog": 10}
+    # its retraining takes the folder and the flag along
+    retrain = ("retrain", out, "--cells", "3", "--channels", "2", "--batch-size", "4", "--auxiliary-weight", "0")
+    trained = tmp_path / "trained"
+    assert call(*retrain, "--epochs", "1", "--out", trained).code == 0
+    assert json.loads((trained / "data-skipped.json").read_text()) == listed
+    assert call("evaluate", trained).code == 0
+
+
+def test_a_folder_that_changed_between_stop_and_resume(
+    call: Call, out: Path, tmp_path: Path, stop_after: Callable[..., None]
+) -> None:
+    folder = write_images(tmp_path / "photos", {"cat": 12, "dog": 12})
+    genotype = "|nor_conv_1x1~0|+|skip_connect~0|none~1|+|skip_connect~0|none~1|none~2|"
+    sizes = ("--cells", "3", "--channels", "2", "--batch-size", "4", "--epochs", "3", "--auxiliary-weight", "0")
+    stop_after(1, "new")
+    assert call("retrain", genotype, *sizes, "--data", folder, "--out", out).code == 143
+    photo = folder / "dog" / "3.png"
+    kept = photo.read_bytes()
+    photo.unlink()
+    result = call("resume", out)
+    assert result.code == 3
+    assert "train dog 10 images, now" in result.error()
+    Image.open(folder / "dog" / "4.png").rotate(180).save(photo)
+    assert "as many images of each class" in call("resume", out).error()
+    photo.write_bytes(kept)
+    assert call("resume", out).code == 0
+
+
 def test_an_empty_folder(call: Call, out: Path, tmp_path: Path) -> None:
     refused(call(*COMMANDS["search"], "--data", tmp_path, "--out", out), 3, out, "no class folders")
 

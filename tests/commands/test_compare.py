@@ -146,6 +146,19 @@ def test_going_on_when_all_is_done_searches_nothing(
     compare(compared, cdarts_data, (*METHODS, "table-random"), seeds="11,10").run()
 
 
+def test_only_the_table_of_what_is_done(compared: Path, cdarts_data: Path) -> None:
+    made = sorted(compared.glob("*/*"))
+    both = replace(compare(compared, cdarts_data, seeds="10,12"), only_table=True)
+    assert both.run() == 0
+    rows = [row for row in read_json(compared / "table.json")["rows"] if row["method"] in METHODS]
+    assert [row["n"] for row in rows] == [1, 1]
+    with pytest.raises(ConfigurationError, match="no search of these methods and seeds is done"):
+        replace(both, seeds="12").run()
+    assert sorted(compared.glob("*/*")) == made
+    # the table of the other tests
+    compare(compared, cdarts_data, (*METHODS, "table-random"), seeds="11,10").run()
+
+
 def test_another_protocol_is_refused(compared: Path, cdarts_data: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROTOCOLS, "tiny", replace(TINY, epochs=5))

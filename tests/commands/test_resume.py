@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cdarts.engine.run_dir import read_json
 
@@ -61,6 +62,12 @@ def start(command: list[str], out: Path, epochs: int) -> subprocess.Popen[str]:
     return process
 
 
+def stopped_at(out: Path) -> tuple[int, int]:
+    """Epoch and step of the last step that was done, by the name of the newest checkpoint."""
+    epoch, step = (int(number) for number in max((out / "checkpoints").iterdir()).stem.split("-")[1:])
+    return (epoch, step) if step else (epoch - 1, 1)
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory, few_digits: Path) -> Path:
     """The same retraining, never stopped."""
@@ -71,7 +78,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory, few_digits: Path) -> Path
     return path
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 128 + signal.SIGUSR1)]
+)
 def test_a_process_that_gets_a_signal(
     tmp_path: Path,
     call: Call,
@@ -89,6 +98,7 @@ def test_a_process_that_gets_a_signal(
     assert err == f"error: stopped by {number.name}; go on: cdarts resume {shlex.quote(str(out))}\n"
     status = read_json(out / "status.json")
     assert (status["state"], status["message"]) == ("interrupted", f"stopped by {number.name}")
+    assert (status["phase"], status["epoch"], status["step"]) == ("train", *stopped_at(out))
     program, *words = shlex.split(status["resume"])
     assert program == "cdarts"
     assert call(*words).code == 0
@@ -106,6 +116,24 @@ def test_a_process_that_is_killed(
     assert read_json(out / "status.json")["state"] == "running"
     assert call("resume", out).code == 0
     assert results(out) == results(straight)
+
+
+def test_a_training_that_diverges(tmp_path: Path, call: Call, few_digits: Path) -> None:
+    out = tmp_path / "run"
+    result = call(*arguments(few_digits, out, 30), "--lr", "1e30", "--checkpoint-seconds", "0")
+    assert result.code == 5
+    assert "step 1: the gradient is not finite (loss nan)" in result.error()
+    status = read_json(out / "status.json")
+    assert status["state"] == "failed" and "not finite" in status["message"]
+    (report,) = json.loads((out / "nonfinite.json").read_text())
+    assert sorted(report["samples"]["train"]) == list(range(40))
+    before = stopped_at(out)
+    result = call("resume", out, "--on-nonfinite", "skip")
+    assert result.code == 5, "without that batch, the next one is no better"
+    assert "10 batches have been left out already" in result.err.splitlines()[-1]
+    assert result.err.count("The run goes on without this batch") == 10
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("skipped_batches", 0) for line in lines] == [0] * len(lines[: before[0] + 1]) + [1] * 10
 
 
 # -- files that are not what they were ---------------------------------------------------------------------------------
@@ -128,10 +156,10 @@ def damage(path: Path) -> None:
 def test_a_damaged_newest_checkpoint_costs_an_epoch(
     tmp_path: Path, call: Call, few_digits: Path, stopped: Path, results: Results
 ) -> None:
-    damage(stopped / "checkpoints" / "epoch-00003.safetensors")
+    damage(stopped / "checkpoints" / "step-00003-0000000.safetensors")
     result = call("resume", stopped)
     assert result.code == 0
-    assert "epoch-00003.safetensors" in result.err and "the checkpoint before is used" in result.err
+    assert "step-00003-0000000.safetensors" in result.err and "the checkpoint before is used" in result.err
     assert call(*arguments(few_digits, tmp_path / "straight", 5)).code == 0
     assert results(stopped) == results(tmp_path / "straight")
 
@@ -195,9 +223,37 @@ def test_a_config_without_its_plan(tmp_path: Path, call: Call) -> None:
         assert key in result.error()
 
 
+def test_settings_that_have_changed(call: Call, stopped: Path) -> None:
+    path = stopped / "config.json"
+    begun = path.read_text()
+    path.write_text(begun.replace('"lr": 0.025', '"lr": 0.05').replace('"seed": 0', '"seed": 1'))
+    result = call("resume", stopped)
+    assert result.code == 2
+    assert "settings.training.lr was 0.025, is 0.05" in result.error()
+    assert "settings.seed was 0, is 1" in result.error()
+    path.write_text(begun)
+    assert call("resume", stopped).code == 0
+
+
+def test_settings_that_may_change(tmp_path: Path, call: Call, stopped: Path, few_digits: Path) -> None:
+    moved = few_digits.rename(tmp_path / "moved.npz")
+    try:
+        path = stopped / "config.json"
+        config = read_json(path)
+        config["settings"] |= {"data": str(moved), "threads": 2, "out": "elsewhere", "checkpoint_seconds": 5}
+        path.write_text(json.dumps(config))
+        result = call("resume", stopped)
+        assert result.code == 0
+        assert "warning: " in result.err and "threads 1, now 2" in result.err
+    finally:
+        moved.rename(few_digits)
+        torch.set_num_threads(1)
+
+
 def test_settings_that_the_checkpoint_does_not_fit(call: Call, stopped: Path) -> None:
     path = stopped / "config.json"
     path.write_text(path.read_text().replace('"channels": 2', '"channels": 4'))
+    (stopped / "environment.json").unlink()  # which knows what the run was begun with
     result = call("resume", stopped)
     assert result.code == 4
     assert "does not fit the settings in its config.json" in result.error()

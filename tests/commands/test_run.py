@@ -22,7 +22,19 @@ from cdarts.topology import read_genotype
 Call = Callable[..., Any]
 Results = Callable[[Path], dict[str, Any]]
 
-ARGUMENTS = ("run", "--data", "synthetic", "--budget", "10s", "--threads", "1", "--device", "cpu")
+ARGUMENTS = (
+    "run",
+    "--data",
+    "synthetic",
+    "--budget",
+    "10s",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--checkpoint-seconds",
+    "0",
+)
 STOPS = [(1, "search"), (3, "search"), (10, "search"), (1, "retrain"), (2, "retrain")]
 """Epochs after which a run is stopped; after the search's tenth and last, the stop comes between the parts."""
 

@@ -201,21 +201,20 @@ def test_all_unreadable_images_are_named_at_once(tmp_path: Path) -> None:
     assert "3 of 33 images cannot be read" in message
     for name in (
         "one/bad-header.png: no image format",
-        "two/empty.jpg: no image",
-        "nought/truncated.jpg: image file is",
+        "two/empty.jpg: empty file",
+        "nought/truncated.jpg: truncated",
     ):
         assert str(Path(name)) in message
-    assert "more" not in message
 
 
-def test_a_long_list_of_unreadable_images_is_cut_and_counted(tmp_path: Path) -> None:
+def test_a_long_list_of_unreadable_images_is_whole(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for position in range(7):
             (tmp_path / name / f"{position}.png").write_bytes(b"nothing")
     message = complaint(tmp_path)
     assert "14 of 14 images cannot be read" in message
-    assert message.count(".png:") == 10 and message.endswith("and 4 more")
+    assert message.count(".png:") == 14
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +318,7 @@ def test_sixteen_bits_are_grey(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_pixels_of_unknown_range_are_refused(tmp_path: Path, dtype: type) -> None:
     Image.fromarray(np.ones((8, 8), dtype=dtype)).save(tmp_path / "map.tif")
-    with pytest.raises(DataError, match="32-bit pixels have no known range"):
+    with pytest.raises(DataError, match="32-bit or signed pixels have no known range"):
         read_image(tmp_path / "map.tif", side=8, channels=1)
 
 

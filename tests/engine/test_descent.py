@@ -201,7 +201,26 @@ def test_descend_along_takes_the_gradients_given_and_clips_them() -> None:
     optimizer = Sgd(lr=1.0, momentum=0.0, weight_decay=0.0, clip_norm=1.0).build([("weight", weight), ("other", other)])
     descend_along([torch.tensor([3.0, 4.0]), None], optimizer)
     torch.testing.assert_close(weight.detach(), torch.tensor([0.4, 1.2]))
-    assert float(other) == 5.0 and weight.grad is None
+    assert other.item() == 5.0 and weight.grad is None
     with pytest.raises(NonFiniteError):
         descend_along([torch.tensor([math.nan, 0.0]), None], optimizer)
     torch.testing.assert_close(weight.detach(), torch.tensor([0.4, 1.2]))
+
+
+def test_an_error_names_every_term_of_the_loss() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = Sgd(lr=1.0).build([("weight", weight)])
+    terms = {"val_loss": weight.sum(), "penalty": weight.sum() * math.nan}
+    with pytest.raises(NonFiniteError, match=r"\(val_loss 1, penalty nan\); nothing was stepped"):
+        descend(torch.stack(list(terms.values())).sum(), optimizer, terms=terms)
+    assert weight.item() == 1.0
+
+
+def test_a_state_replaces_the_one_before() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = Sgd(lr=1.0, momentum=0.9).build([("weight", weight)])
+    before = optimizer.state()
+    descend(weight.sum(), optimizer)
+    assert optimizer.state() != {}
+    optimizer.load_state(before)
+    assert optimizer.state() == {}

@@ -1,5 +1,6 @@
 """The loop: a plan walked from wherever its run left off."""
 
+import json
 import math
 import signal
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from cdarts.engine.descent import descend
 from cdarts.engine.loop import Means
 from cdarts.engine.optimizers import Adam
 from cdarts.engine.progress import PlanProgress
-from cdarts.engine.run_dir import RunDir
+from cdarts.engine.run_dir import Checkpoint, RunDir, read_json
 from cdarts.engine.runtime import Interrupted, StopFlag, stop_on_signals
 from cdarts.engine.task import Epoch, Losses, Records, Task
 from cdarts.errors import CheckpointError, GenotypeError, NonFiniteError
@@ -31,11 +32,14 @@ class Walk(Task):
         self.calls: list[tuple[Any, ...]] = []
         self.loss_factor = 1.0
 
+    def note(self, event: tuple[Any, ...]) -> None:
+        self.calls.append(event)
+
     def plan(self) -> list[Epoch]:
         return [Epoch("first", 2), Epoch("idle", 1, cycle=0, opens_cycle=True), Epoch("second", 3, cycle=0)]
 
     def start_epoch(self, index: int, epoch: Epoch) -> None:
-        self.calls.append(("start", index, epoch.phase))
+        self.note(("start", index, epoch.phase))
 
     def batches(self, index: int) -> Iterator[tuple[Tensor]]:
         draw = generator(0, "walk", index)
@@ -43,13 +47,13 @@ class Walk(Task):
         return iter([(torch.randn(3, generator=draw),) for _ in range(steps)])
 
     def step(self, position: int, *batch: Tensor) -> Losses:
-        self.calls.append(("step", position))
+        self.note(("step", position))
         loss = (self.point - batch[0]).square().sum() * self.loss_factor
         descend(loss, self.optimizer)
         return {"loss": loss.detach(), "position": torch.tensor(float(position))}
 
     def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
-        self.calls.append(("end", index))
+        self.note(("end", index))
         return {"metrics": {"phase": self.plan()[index].phase, **losses}, "points": {"at": self.point.tolist()}}
 
     def state(self) -> dict[str, Any]:
@@ -62,10 +66,22 @@ class Walk(Task):
         self.optimizer.load_state(state["optimizer"])
 
 
-def walk(path: Path, task: Walk, stop: StopFlag | None = None) -> None:
+@pytest.fixture(autouse=True)
+def free_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every epoch is worth one, however short."""
+    monkeypatch.setattr(loop, "SHARE_OF_TIME", math.inf)
+
+
+def walk(path: Path, task: Walk, stop: StopFlag | None = None, **options: Any) -> None:
     run_dir = RunDir(path) if (path / "config.json").exists() else RunDir.create(path, {})
     with run_dir:
-        loop.run(task, run_dir, PlanProgress("walk", task.plan()), StopFlag() if stop is None else stop)
+        loop.run(task, run_dir, PlanProgress("walk", task.plan()), StopFlag() if stop is None else stop, **options)
+
+
+def checkpoints(path: Path) -> list[str]:
+    """Epoch and step of each, without zeros in front."""
+    stems = sorted(file.stem for file in (path / "checkpoints").glob("*.safetensors"))
+    return ["-".join(str(int(number)) for number in stem.split("-")[1:]) for stem in stems]
 
 
 def journals(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -75,6 +91,20 @@ def journals(path: Path) -> dict[str, list[dict[str, Any]]]:
             name: [{key: value for key, value in line.items() if key != "seconds"} for line in run.journal(name)]
             for name in ("metrics", "points")
         }
+
+
+@pytest.fixture
+def saves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Epoch and step of every checkpoint that is written."""
+    noted = []
+    save = RunDir.save_checkpoint
+
+    def noting(run_dir: RunDir, content: Checkpoint) -> None:
+        noted.append((content.epoch, content.step))
+        save(run_dir, content)
+
+    monkeypatch.setattr(RunDir, "save_checkpoint", noting)
+    return noted
 
 
 def test_walks_the_plan_in_order(tmp_path: Path) -> None:
@@ -119,36 +149,158 @@ def test_stops_before_an_epoch_without_steps(tmp_path: Path) -> None:
     assert task.calls[-1] == ("end", 0)
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])
-@pytest.mark.parametrize("moment", ["step", "end of the epoch"])
-def test_stopped_anywhere_and_resumed_is_as_never_stopped(tmp_path: Path, epoch: int, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("event", "number", "saved", "exit_code"),
+    [
+        (("start", 0, "first"), signal.SIGTERM, "0-1", 143),
+        (("step", 0), signal.SIGINT, "0-1", 130),
+        (("step", 1), signal.SIGUSR1, "0-2", 138),
+        (("end", 0), signal.SIGTERM, "1-0", 143),
+        (("start", 1, "idle"), signal.SIGTERM, "2-0", 143),
+        (("start", 2, "second"), signal.SIGTERM, "2-1", 143),
+        (("step", 2), signal.SIGTERM, "2-3", 143),
+        (("end", 2), signal.SIGTERM, None, 143),
+    ],
+    ids=str,
+)
+def test_stopped_anywhere_and_resumed_is_as_never_stopped(
+    tmp_path: Path, event: tuple[Any, ...], number: signal.Signals, saved: str | None, exit_code: int
+) -> None:
     class Stopped(Walk):
-        def step(self, position: int, *batch: Tensor) -> Losses:
-            if moment == "step" and self.calls[-1][0] == "start" and self.calls[-1][1] == epoch:
-                signal.raise_signal(signal.SIGTERM)
-            return super().step(position, *batch)
-
-        def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
-            if moment == "end of the epoch" and index == epoch:
-                signal.raise_signal(signal.SIGINT)
-            return super().end_epoch(index, losses)
+        def note(self, event_: tuple[Any, ...]) -> None:
+            super().note(event_)
+            if event_ == event:
+                signal.raise_signal(number)
 
     straight = Walk()
     walk(tmp_path / "straight", straight)
-    stopped = Stopped()
-    # there is no step left to stop before once the last epoch ends, nor one in the idle epoch
-    stops = not (moment == "end of the epoch" and epoch == 2) and not (moment == "step" and epoch == 1)
     with stop_on_signals() as stop:
-        if stops:
-            with pytest.raises(Interrupted) as raised:
-                walk(tmp_path / "cut", stopped, stop)
-            assert raised.value.exit_code == (143 if moment == "step" else 130)
+        if saved is None:  # there is nothing left to stop before
+            walk(tmp_path / "cut", Stopped(), stop)
         else:
-            walk(tmp_path / "cut", stopped, stop)
+            with pytest.raises(Interrupted) as raised:
+                walk(tmp_path / "cut", Stopped(), stop)
+            assert raised.value.exit_code == exit_code
+            assert checkpoints(tmp_path / "cut")[-1] == saved
     resumed = Walk()
     walk(tmp_path / "cut", resumed)
     assert torch.equal(resumed.point, straight.point)
     assert journals(tmp_path / "cut") == journals(tmp_path / "straight")
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    class Stopped(Walk):
+        def step(self, position: int, *batch: Tensor) -> Losses:
+            if self.calls[-2:] == [("start", 2, "second"), ("step", 0)]:
+                stop.number = signal.SIGTERM
+            return super().step(position, *batch)
+
+    stop = StopFlag()
+    with pytest.raises(Interrupted):
+        walk(tmp_path / "run", Stopped(), stop)
+    resumed = Walk()
+    walk(tmp_path / "run", resumed)
+    assert resumed.calls == [("start", 2, "second"), ("step", 2), ("end", 2)]
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_at_the_ends_of_epochs_only(tmp_path: Path, saves: list[tuple[int, int]]) -> None:
+    walk(tmp_path / "run", Walk())
+    assert saves == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    assert checkpoints(tmp_path / "run") == ["2-0", "3-0"]
+
+
+def test_checkpoints_after_every_step(tmp_path: Path, saves: list[tuple[int, int]]) -> None:
+    walk(tmp_path / "run", Walk(), checkpoint_seconds=0)
+    assert saves == [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0)]
+
+
+def test_checkpoints_by_time(tmp_path: Path, saves: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class Slow(Walk):
+        def step(self, position: int, *batch: Tensor) -> Losses:
+            nonlocal now
+            now += 100.0
+            return super().step(position, *batch)
+
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+    walk(tmp_path / "run", Slow(), checkpoint_seconds=200)
+    # within the second epoch of steps 200 seconds pass after its second step
+    assert saves == [(0, 0), (0, 2), (1, 0), (2, 0), (2, 2), (3, 0)]
+
+
+def test_short_epochs_share_a_checkpoint(
+    tmp_path: Path, saves: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    save = RunDir.save_checkpoint
+
+    class Slow(Walk):
+        def plan(self) -> list[Epoch]:
+            return [Epoch("short", 3)] * 10
+
+        def step(self, position: int, *batch: Tensor) -> Losses:
+            nonlocal now
+            now += 10.0
+            return super().step(position, *batch)
+
+    def costly(run_dir: RunDir, content: Checkpoint) -> None:
+        nonlocal now
+        now += 0.8
+        save(run_dir, content)
+
+    monkeypatch.setattr(RunDir, "save_checkpoint", costly)
+    monkeypatch.setattr(loop, "SHARE_OF_TIME", 0.01)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+    walk(tmp_path / "run", Slow())
+    # epochs of 30 seconds, the second without steps; checkpoints that are worth 80 seconds; one at the end in any case
+    assert saves == [(0, 0), (4, 0), (7, 0), (10, 0)]
+    assert [line["epoch"] for line in journals(tmp_path / "run")["metrics"]] == list(range(10))
+
+
+def test_a_run_killed_after_any_step_continues_from_the_checkpoint_before(tmp_path: Path) -> None:
+    """Every step of the plan, with checkpoints after every other one."""
+
+    class KilledError(Exception):
+        pass
+
+    class Killed(Walk):
+        def step(self, position: int, *batch: Tensor) -> Losses:
+            self.steps += 1
+            losses = super().step(position, *batch)
+            if self.steps == self.limit:
+                raise KilledError
+            return losses
+
+    straight = Walk()
+    walk(tmp_path / "straight", straight)
+    for limit in range(1, 6):
+        killed = Killed()
+        killed.limit, killed.steps = limit, 0
+        with pytest.raises(KilledError):
+            walk(tmp_path / f"{limit}", killed, checkpoint_seconds=0)
+        resumed = Walk()
+        walk(tmp_path / f"{limit}", resumed)
+        assert torch.equal(resumed.point, straight.point)
+        assert journals(tmp_path / f"{limit}") == journals(tmp_path / "straight")
+
+
+def test_status_follows_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdarts.engine.run_dir.SECONDS_BETWEEN_HEARTBEATS", 0.0)
+    places = []
+
+    class Looking(Walk):
+        def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
+            if index != 1:
+                status = read_json(tmp_path / "run" / "status.json")
+                places.append((status["state"], status["phase"], status["epoch"], status["step"]))
+            return super().end_epoch(index, losses)
+
+    walk(tmp_path / "run", Looking())
+    assert places == [("running", "first", 0, 2), ("running", "second", 2, 3)]
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
@@ -165,7 +317,7 @@ def test_an_interruption_between_line_and_checkpoint_leaves_no_line_twice(tmp_pa
 
     class Crashing(Walk):
         def state(self) -> dict[str, Any]:
-            if self.calls[-1] == ("end", 0):
+            if self.calls[-1:] == [("end", 0)]:
                 raise CrashError
             return super().state()
 
@@ -175,26 +327,124 @@ def test_an_interruption_between_line_and_checkpoint_leaves_no_line_twice(tmp_pa
     assert [line["epoch"] for line in journals(tmp_path / "run")["metrics"]] == [0, 1, 2]
 
 
-def test_a_loss_that_is_not_finite_saves_nothing_of_its_epoch(tmp_path: Path) -> None:
+# -- what is not finite ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [300, 0], ids=["at the epoch's end", "after the step"])
+def test_a_loss_that_is_not_finite_is_not_saved(tmp_path: Path, seconds: int) -> None:
     class Broken(Walk):
         def step(self, position: int, *batch: Tensor) -> Losses:
             losses = super().step(position, *batch)
-            return {**losses, "extra": torch.tensor(math.inf if len(self.calls) > 6 else 1.0)}
+            return {**losses, "extra": torch.tensor(math.inf if len(self.calls) > 8 else 1.0)}
 
     with pytest.raises(NonFiniteError, match="mean of extra is inf"):
-        walk(tmp_path / "run", Broken())
+        walk(tmp_path / "run", Broken(), checkpoint_seconds=seconds)
     with RunDir(tmp_path / "run") as run:
         stored = run.load_checkpoint()
-        assert stored is not None and stored[0] == 2
+        assert stored is not None and (stored.epoch, stored.step) == ((2, 0) if seconds else (2, 1))
         assert len(run.journal("metrics")) == 2
 
 
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
+    class Broken(Walk):
+        def state(self) -> dict[str, Any]:
+            mean = torch.tensor([0.0, math.nan if len(self.calls) > 5 else 0.0])
+            return {**super().state(), "statistics": [{"mean": mean}]}
+
+    with pytest.raises(NonFiniteError, match=r"/statistics/0/mean in the state is not finite"):
+        walk(tmp_path / "run", Broken())
+    assert checkpoints(tmp_path / "run") == ["0-0", "1-0"]
+
+
+class Bad(Walk):
+    """Batches at some places (epoch, position) give gradients that are not numbers."""
+
+    def __init__(self, *places: tuple[int, int]) -> None:
+        super().__init__()
+        self.places = places
+        self.epoch = -1
+
+    def start_epoch(self, index: int, epoch: Epoch) -> None:
+        super().start_epoch(index, epoch)
+        self.epoch = index
+
+    def step(self, position: int, *batch: Tensor) -> Losses:
+        if (self.epoch, position) not in self.places:
+            return super().step(position, *batch)
+        self.point.data.add_(1.0)  # as statistics of BatchNorm move before a gradient is known
+        descend((self.point * math.nan).sum(), self.optimizer)
+        raise AssertionError("not reached")
+
+    def samples(self) -> dict[str, list[int]]:
+        return {"train": [4, 2]}
+
+
 def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
-    task = Walk()
-    task.loss_factor = math.nan
-    with pytest.raises(NonFiniteError, match="gradient is not finite"):
-        walk(tmp_path / "run", task)
-    assert torch.equal(task.point.data, torch.zeros(3))
+    with pytest.raises(
+        NonFiniteError,
+        match=r"epoch 3 \(second\), step 2: the gradient is not finite \(loss nan\).*--on-nonfinite skip",
+    ) as raised:
+        walk(tmp_path / "run", Bad((2, 1)))
+    assert raised.value.exit_code == 5
+    (report,) = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
+    assert report.pop("message").startswith("the gradient is not finite (loss nan)")
+    assert report == {"epoch": 2, "phase": "second", "step": 1, "samples": {"train": [4, 2]}}
+    assert checkpoints(tmp_path / "run") == ["1-0", "2-0"]
+
+
+class Without(Walk):
+    """A walk that never had the batches at some places."""
+
+    def __init__(self, *places: tuple[int, int]) -> None:
+        super().__init__()
+        self.places = places
+
+    def batches(self, index: int) -> Iterator[tuple[Tensor]]:
+        kept = [batch for place, batch in enumerate(super().batches(index)) if (index, place) not in self.places]
+        return iter(kept)
+
+
+@pytest.mark.parametrize("seconds", [0, 300])
+@pytest.mark.parametrize("places", [[(0, 0)], [(0, 1), (2, 0), (2, 2)]], ids=str)
+def test_a_batch_that_is_left_out_might_never_have_been(
+    tmp_path: Path, places: list[tuple[int, int]], seconds: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, without = Bad(*places), Without(*places)
+    walk(tmp_path / "run", task, checkpoint_seconds=seconds, skips_nonfinite=True)
+    walk(tmp_path / "without", without)
+    assert torch.equal(task.point, without.point)
+    assert capsys.readouterr().err.count("The run goes on without this batch") == len(places)
+    metrics = journals(tmp_path / "run")["metrics"]
+    assert [line["loss"] for line in metrics if "loss" in line] == [
+        line["loss"] for line in journals(tmp_path / "without")["metrics"] if "loss" in line
+    ]
+    counts = [sum(epoch == index for epoch, _ in places) for index in range(3)]
+    assert [line.get("skipped_batches", 0) for line in metrics] == counts
+    assert len(json.loads((tmp_path / "run" / "nonfinite.json").read_text())) == len(places)
+
+
+def test_a_run_that_stopped_at_a_bad_batch_goes_on_without_it(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError):
+        walk(tmp_path / "run", Bad((2, 1)))
+    task, without = Bad((2, 1)), Without((2, 1))
+    walk(tmp_path / "run", task, skips_nonfinite=True)
+    walk(tmp_path / "without", without)
+    assert torch.equal(task.point, without.point)
+    # what was left out stays so, and is counted, in a process that comes later
+    with RunDir(tmp_path / "run") as run:
+        stored = run.load_checkpoint()
+    assert stored is not None
+    assert [(report["epoch"], report["step"]) for report in stored.so_far["skipped"]] == [(2, 1)]
+
+
+def test_a_run_gives_up_when_too_many_batches_are_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "MOST_SKIPPED", 2)
+    with pytest.raises(NonFiniteError, match="2 batches have been left out already"):
+        walk(tmp_path / "run", Bad((0, 0), (2, 0), (2, 2)), skips_nonfinite=True)
+    assert checkpoints(tmp_path / "run")[-1] == "2-0"
+
+
+# -- checkpoints that do not fit ---------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import torch
 from cdarts.engine.runtime import Interrupted, StopFlag, choose_device, set_threads, stop_on_signals
 from cdarts.errors import ConfigurationError
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 128 + signal.SIGUSR1)]
+)
 def test_a_signal_sets_a_flag_that_is_raised_later(number: signal.Signals, exit_code: int) -> None:
     with stop_on_signals() as stop:
         stop.check()

@@ -430,7 +430,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:

@@ -38,6 +38,8 @@ class Setup(ABC):
     """Where downloaded data sets lie; $CDARTS_DATA, else ~/.cache/cdarts."""
     image_size: int | None = None
     """Side that images are brought to; folders choose one by themselves."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What becomes of a folder with images that cannot be read: `skip` leaves them out and lists them in the run."""
     seed: int = 0
     """Everything random follows from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -45,6 +47,11 @@ class Setup(ABC):
     """Threads torch computes with; recorded, since their number changes the last bits."""
     execution: Literal["share", "plain"] = "share"
     """How cells are computed: `plain` is the slow reference of the same mathematics."""
+    checkpoint_seconds: int = 300
+    """Longest time between two checkpoints, if no step takes longer; 0: one after every step."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What becomes of a batch that makes a gradient infinite or not a number: `skip` goes on without it, as if it had
+    never been, for at most 10 batches."""
 
     def settled(self: SetupT, device: "torch.device", threads: int) -> SetupT:
         """As a resume needs them: device and threads in use, and absolute paths, so that any working directory will do.
@@ -69,7 +76,8 @@ class Setup(ABC):
         from cdarts.data import load
 
         assert self.data is not None
-        return load(self.data, root=self.data_root, image_size=self.image_size)
+        skip = self.on_bad_image == "skip"
+        return load(self.data, root=self.data_root, image_size=self.image_size, skip_bad_images=skip)
 
     @abstractmethod
     def space_of(self, path: Path) -> AnySpace:
@@ -120,11 +128,22 @@ def dry_run(
 
 
 def describe(data: "ImageData") -> str:
-    """One line about a data set."""
-    return (
-        f"data    {data.name}: {len(data.train)} training and {len(data.test)} test images, "
+    """A line about a data set, and one for each warning about it."""
+    sizes = (
+        f"{data.name}: {len(data.train)} training and {len(data.test)} test images, "
         f"{data.side}x{data.side}x{data.channels}, {data.num_classes} classes"
     )
+    return "\n".join(f"data    {line}" for line in (sizes, *(f"warning: {text}" for text in data.warnings)))
+
+
+def note_setting(run_dir: "RunDir", data: "ImageData", device: "torch.device", threads: int) -> None:
+    """Write down with what data and on what machine a run begins, or check at a resume that they are the same.
+
+    ``data-skipped.json`` lists images that are left out. Raises `DataError` if the data have changed.
+    """
+    run_dir.write_environment(device=str(device), threads=threads, data=data.fingerprint(), images=data.counts())
+    if data.skipped:
+        run_dir.write_json("data-skipped.json", dict(data.skipped))
 
 
 def default_out(*words: str) -> Path:

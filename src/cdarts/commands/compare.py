@@ -53,7 +53,7 @@ def _changed(**values: Any) -> Callable[[Search], Search]:
 
 
 VARIANTS: dict[str, Variant] = {
-    "cdarts-no-feedback": Variant("cdarts", _changed(feedback_weight=0.0)),
+    "cdarts-no-feedback": Variant("cdarts", _changed(feedback_weight=0.0, teaching_weight=0.0)),
     "cdarts-prior-only": Variant("cdarts", _changed(prior_only=True)),
     "cdarts-shuffled-labels": Variant("cdarts", lambda settings: replace(settings, shuffled_labels=True)),
 }
@@ -159,6 +159,8 @@ class Compare:
     """Directory of the comparison; default: runs/compare-<protocol>-<time>."""
     jobs: int | None = None
     """Searches at a time, each on one thread; default: one for each core, on a GPU one."""
+    only_table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Search nothing: make the table of the searches that are done."""
     table: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The table; default: $CDARTS_NASBENCH201, else nasbench201.csv.gz in $CDARTS_DATA, else in ~/.cache/cdarts."""
     data_root: Path | None = None
@@ -168,6 +170,8 @@ class Compare:
     def run(self) -> int:
         announce("compare", f"protocol {self.protocol}", f"methods {self.methods}", f"seeds {self.seeds}")
         methods, seeds = parse_methods(self.methods), parse_seeds(self.seeds)
+        from cdarts.engine.run_dir import is_done
+
         protocol = find_protocol(self.protocol)
         if self.jobs is not None and self.jobs < 1:
             raise ConfigurationError(f"--jobs {self.jobs}: must be at least 1")
@@ -175,6 +179,10 @@ class Compare:
         out = self.out or default_out("compare", self.protocol)
         settle(out, self.protocol, protocol)
         contenders = self._contenders(methods, seeds, protocol, out)
+        if self.only_table:
+            contenders = [contender for contender in contenders if is_done(contender.path)]
+            if not contenders:
+                raise ConfigurationError(f"--only-table: no search of these methods and seeds is done in {out}")
         failures = self._search(contenders, out)
         found = [found_by(contender) for contender in contenders if str(contender) not in failures]
         for method in methods:

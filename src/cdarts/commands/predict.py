@@ -77,7 +77,9 @@ class Predict:
         if self.json:
             print(json.dumps({"image": str(path), "class": next(iter(likeliest)), "probabilities": likeliest}))
         else:
-            print(f"{path}  " + "  ".join(f"{name} {value:.3f}" for name, value in likeliest.items()))
+            line = f"{path}  " + "  ".join(f"{name} {value:.3f}" for name, value in likeliest.items())
+            # names come from files: a control character in one could forge output
+            print("".join(character if character.isprintable() else "\ufffd" for character in line))
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -1,8 +1,8 @@
 """Go on with a run that was stopped, from its last checkpoint, to the same bits as if it had not been."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -12,13 +12,18 @@ from cdarts.errors import ConfigurationError
 
 @dataclass(frozen=True, kw_only=True)
 class Resume:
-    """Resume a run; it goes on with the settings it was started with."""
+    """Resume a run; it goes on with the settings it was started with, but for what is named here."""
 
     run_dir: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    on_nonfinite: Literal["stop", "skip"] | None = None
+    """What becomes, this time, of a batch that makes a gradient infinite or not a number."""
 
     def run(self) -> int:
         announce("resume", str(self.run_dir))
-        return settings_of(self.run_dir).resume(self.run_dir)
+        settings = settings_of(self.run_dir)
+        if self.on_nonfinite is not None:
+            settings = replace(settings, on_nonfinite=self.on_nonfinite)
+        return settings.resume(self.run_dir)
 
 
 def settings_of(path: Path) -> Setup:

@@ -16,6 +16,7 @@ from cdarts.commands.common import (
     describe,
     dry_run,
     memory_permitting,
+    note_setting,
     session,
 )
 from cdarts.errors import ConfigurationError, GenotypeError
@@ -69,6 +70,7 @@ class Retrain(Setup):
                 data=theirs.data or "digits",
                 data_root=self.data_root or theirs.data_root,
                 image_size=self.image_size or theirs.image_size,
+                on_bad_image="skip" if "skip" in (self.on_bad_image, theirs.on_bad_image) else "stop",
             )
             taken.append(f"data {changed.data}")
         space = theirs.space_of(run)
@@ -155,14 +157,21 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
     cells, channels = training.size()
     with session(run_dir) as stop:
         device, threads = settings.machine()
-        run_dir.write_environment(device=str(device), threads=threads, data=data.fingerprint())
+        note_setting(run_dir, data, device, threads)
         cost = network_cost(task.network, data.side, data.channels)
         print(
             f"model   {cells} cells, {channels} channels: "
             f"{cost.parameters:,} parameters, {cost.macs / 1e6:,.1f} M multiply-adds"
         )
         print(f"plan    {training.epochs} epochs of {task.plan()[0].steps} steps", flush=True)
-        loop.run(task, run_dir, PlanProgress("retrain", task.plan()), stop)
+        loop.run(
+            task,
+            run_dir,
+            PlanProgress("retrain", task.plan()),
+            stop,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            skips_nonfinite=settings.on_nonfinite == "skip",
+        )
         card = card_of(data, training.space, genotype.to_json(), cells, channels)
         save_model(run_dir.path, card, task.network)
         summary = {

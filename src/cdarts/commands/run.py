@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cdarts.commands.common import Setup, announce, config_of, default_out, describe, memory_permitting, session
 from cdarts.commands.retrain import Retrain, retrain, trained
 from cdarts.commands.search import Search, search, searched, write_genotype
-from cdarts.errors import ConfigurationError
+from cdarts.errors import ConfigurationError, DiskError
 from cdarts.settings import STRICT, from_json, to_json
 from cdarts.spaces import AnySpace
 
@@ -132,9 +132,15 @@ def plan_of(config: dict[str, Any], path: Path) -> "RunPlan":
 
 def open_or_create(path: Path, config: dict[str, Any]) -> "RunDir":
     """A stage's run directory: the one that an interrupted run left, or a new one."""
-    from cdarts.engine.run_dir import RunDir
+    from cdarts.engine.run_dir import RunDir, check_unchanged
 
-    return RunDir(path) if (path / "config.json").is_file() else RunDir.create(path, config)
+    if path.is_symlink():
+        raise DiskError(f"{path} is a link, and what it leads to is not written to; remove it")
+    if not (path / "config.json").is_file():
+        return RunDir.create(path, config)
+    run_dir = RunDir(path)
+    check_unchanged(path, run_dir.config(), config)
+    return run_dir
 
 
 def parse_duration(text: str) -> float:
@@ -167,7 +173,8 @@ def print_summary(path: Path, summary: dict[str, Any]) -> None:
         ("everything", f"{clock(summary['seconds'])} (forecast off by {forecast['error']:+.0%})"),
     ):
         table.add_row(name, value)
-    Console().print(table)
+    # the name of a data set is a user's: no markup, so that brackets in it stay brackets
+    Console(markup=False, emoji=False, highlight=False).print(table)
     print(f"run     {path}: summary.json, genotype.json, cell.svg, retrain/model.safetensors")
     name = shlex.quote(str(path))
     print(f"next    cdarts predict {name} IMAGE...    cdarts evaluate {name}    cdarts show genotype {name}")

@@ -18,6 +18,7 @@ from cdarts.commands.common import (
     describe,
     dry_run,
     memory_permitting,
+    note_setting,
     session,
 )
 from cdarts.errors import ConfigurationError
@@ -144,11 +145,19 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
 
     with session(run_dir) as stop:
         device, threads = settings.machine()
-        run_dir.write_environment(device=str(device), threads=threads, data=data.fingerprint())
+        note_setting(run_dir, data, device, threads)
         plan = task.plan()
         for line in [*model_lines(task), f"plan    {'; '.join(plan_lines(plan))}"]:
             print(line, flush=True)
-        loop.run(task, run_dir, PlanProgress("search", plan), stop, settings.watch())
+        loop.run(
+            task,
+            run_dir,
+            PlanProgress("search", plan),
+            stop,
+            settings.watch(),
+            checkpoint_seconds=settings.checkpoint_seconds,
+            skips_nonfinite=settings.on_nonfinite == "skip",
+        )
         provenance = {
             "algorithm": settings.algorithm.name,
             "preset": settings.preset,

@@ -69,7 +69,9 @@ def load_folder(path: Path, side: int | None = None, *, skip_bad_images: bool = 
     complaints = list(found.problems)
     lost = sorted(set(train_files.values()) - set(train_labels.tolist()))
     if lost:
-        complaints.append(f"{path}: not one training image of class {listed(class_names[label] for label in lost)}")
+        complaints.append(
+            f"{path}: not one training image of class {listed(class_names[label] for label in lost)} can be read"
+        )
     if test_files and not len(test_labels):
         complaints.append(f"{path}: not one test image can be read")
     bad = {file.relative_to(path).as_posix(): reason for file, reason in sorted({**found.bad, **unreadable}.items())}
@@ -79,7 +81,7 @@ def load_folder(path: Path, side: int | None = None, *, skip_bad_images: bool = 
             f"{path}: {len(bad)} of {total} images cannot be read; replace or remove them, or leave them out with "
             "--on-bad-image skip:"
         )
-        complaints += [f"  {name}: {reason}" for name, reason in bad.items()]
+        complaints += [f"  {_shown(name)}: {reason}" for name, reason in bad.items()]
     if complaints:
         raise DataError("\n".join(complaints))
     train = Images(pixels[: len(train_labels)], train_labels)
@@ -120,7 +122,12 @@ class _Header:
 def _about_skipped(bad: Mapping[str, str], total: int) -> Iterator[str]:
     if bad:
         name, reason = next(iter(bad.items()))
-        yield f"{len(bad)} of {total} images cannot be read and are left out, {name} ({reason}) the first of them"
+        yield f"{len(bad)} of {total} images cannot be read and are left out, first {_shown(name)} ({reason})"
+
+
+def _shown(name: str) -> str:
+    """A file's name as it can be printed: it may hold line breaks, or bytes that are no text."""
+    return name if name.isprintable() else repr(name)
 
 
 def _read_all(paths: list[Path], side: int | None) -> tuple[UInt8[np.ndarray, "N side side C"], dict[Path, str]]:

@@ -249,11 +249,16 @@ class Batches:
         self.pixels = _channels_first(images.pixels).to(device)
         self.labels = torch.tensor(images.labels, device=device)
         self.mean, self.std = _statistics(data, device)
+        self._current: Tensor | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         full, rest = divmod(len(self.labels), self.batch_size)
         return full + (rest >= 2)
+
+    def current(self) -> list[int]:
+        """Positions in the split of the images that the last batch holds; none before an epoch and after it."""
+        return [] if self._current is None else self._current.tolist()
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, in order."""
@@ -268,7 +273,7 @@ class Batches:
         flips = ((uniforms[:, 2] < 0.5) & self.augmentation.flip).to(self.device)
         centres = (uniforms[:, 3:5] * side).long().to(self.device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            index = order[start : start + self.batch_size]
+            index = self._current = order[start : start + self.batch_size]
             pixels = self.pixels[index]
             if padding or self.augmentation.flip:
                 pixels = _cropped(pixels, padding, shifts[index], flips[index])
@@ -276,6 +281,7 @@ class Batches:
             if cutout:
                 images.masked_fill_(_square(side, cutout, centres[index]), 0.0)
             yield Batch(images, self.labels[index])
+        self._current = None
 
 
 def evaluation_batches(images: Images, data: ImageData, batch_size: int, device: torch.device) -> Iterator[Batch]:

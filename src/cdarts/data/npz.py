@@ -18,7 +18,7 @@ from cdarts.errors import DataError
 
 _IMAGES_EXPECTED = "uint8 (N, side, side), (N, side, side, 1) or (N, side, side, 3)"
 _KEYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def load_npz(path: Path) -> ImageData:

@@ -30,9 +30,6 @@ UNEVEN = 10
 
 _MOST_NAMED = 10
 
-Counts = Mapping[str, Mapping[str, int]]
-"""Split -> class -> number of images, as `ImageData.counts` gives them."""
-
 
 # -- what a folder holds, by the names in it ---------------------------------------------------------------------------
 
@@ -176,7 +173,8 @@ def _classes(split: Path, findings: _Findings) -> dict[str, list[Path]]:
     home = split.resolve()
     classes: dict[str, list[Path]] = {}
     seen: dict[Path, str] = {}
-    for folder in folders:
+    # links last, so that of a folder that is there twice the link is the one too many
+    for folder in sorted(folders, key=Path.is_symlink):
         target = folder.resolve()
         if target == home or target in home.parents:
             findings.problems.append(f"{folder}: a symbolic link to a folder that it lies in; remove it")
@@ -190,7 +188,7 @@ def _classes(split: Path, findings: _Findings) -> dict[str, list[Path]]:
                 classes[folder.name] = _images(folder, findings)
             except DataError as error:
                 findings.problems.append(f"{error}; change its permissions or remove it")
-    return classes
+    return dict(sorted(classes.items()))
 
 
 def _images(folder: Path, findings: _Findings) -> list[Path]:
@@ -209,7 +207,7 @@ def _images(folder: Path, findings: _Findings) -> list[Path]:
         elif isinstance(mode, int) and stat.S_ISDIR(mode):
             findings.nested[entry] = _images_below(entry)
         else:
-            findings.endings[entry.suffix.lower() or "no ending"] += 1
+            findings.endings[entry.suffix.lower()] += 1
     return images
 
 
@@ -240,8 +238,8 @@ def _note_unread(path: Path, train: Path, test: Path | None, findings: _Findings
     if inner:
         findings.notes.append(f"folders inside class folders are not read, images in them: {with_counts(inner)}")
     if findings.endings:
-        endings = ", ".join(f"{ending} ({count})" for ending, count in sorted(findings.endings.items()))
-        findings.notes.append(f"files in class folders are not read, as they are not named like images: {endings}")
+        endings = with_counts(dict(sorted(findings.endings.items())))
+        findings.notes.append(f"files in class folders are not read, as their names end otherwise: {endings}")
 
 
 def _mode(path: Path) -> int | str:
@@ -311,16 +309,3 @@ def _digests(images: Images) -> list[bytes]:
     """One for each image; equal pixels, equal digests."""
     pixels = np.ascontiguousarray(images.pixels)
     return [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels]
-
-
-def changes(before: Counts, now: Counts) -> str:
-    """How the sizes of classes have changed: ``train images: 'cat' 80, now 79; test images: 'emu' 0, now 12``."""
-    found = []
-    for split in now:
-        old, new = before.get(split, {}), now[split]
-        differing = [name for name in {**old, **new} if old.get(name, 0) != new.get(name, 0)]
-        if differing:
-            named = [f"{name!r} {old.get(name, 0):,}, now {new.get(name, 0):,}" for name in differing[:_MOST_NAMED]]
-            more = f" and {len(differing) - _MOST_NAMED} more classes" if len(differing) > _MOST_NAMED else ""
-            found.append(f"{split} images: {', '.join(named)}{more}")
-    return "; ".join(found) or "as many images of each class as before, but other pixels, labels or order"

@@ -77,7 +77,9 @@ def descend(
     joint_norm = _total(norms)
     if not torch.isfinite(joint_norm):
         words = ", ".join(f"{name} {term.item():.4g}" for name, term in (terms or {"loss": loss}).items())
-        raise NonFiniteError(f"the gradient is not finite ({words}); nothing was stepped. Mend: a smaller learning rate")
+        raise NonFiniteError(
+            f"the gradient is not finite ({words}); nothing was stepped. Mend: a smaller learning rate"
+        )
     position = 0
     for optimizer in optimizers:
         own = slice(position, position := position + len(optimizer.named))

@@ -44,15 +44,19 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def append_bytes(path: Path, data: bytes) -> None:
-    """Add `data` to the end of a file. Raises `DiskError` and leaves what was there if it cannot."""
+def append_bytes(path: Path, data: bytes, *, flush: bool = False) -> None:
+    """Add `data` to the end of a file; `flush` sends all of it to the disk.
+
+    Raises `DiskError` and leaves what was there if it cannot.
+    """
     try:
         descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             before = os.fstat(descriptor).st_size
             try:
                 _write_all(descriptor, data)
-                os.fsync(descriptor)
+                if flush:
+                    os.fsync(descriptor)
             except OSError:
                 os.ftruncate(descriptor, before)
                 raise

@@ -10,18 +10,41 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from cdarts import __version__
 from cdarts.engine import checkpoint
 from cdarts.engine.checkpoint import State
-from cdarts.engine.files import is_leftover, write_bytes, write_json
+from cdarts.engine.files import append_bytes, is_leftover, open_regular, write_bytes, write_json
 from cdarts.errors import CheckpointError, ConfigurationError, DataError, DiskError, RunInUseError
+from cdarts.settings import changes
 
 KEPT_CHECKPOINTS = 2
 
-DECISIVE = ("torch", "platform", "device")
+SECONDS_BETWEEN_HEARTBEATS = 10.0
+
+DECISIVE = ("torch", "platform", "device", "threads")
 """Parts of the environment that change the bits of a run."""
+
+HARMLESS = (
+    *("settings.data", "settings.data_root", "settings.on_bad_image"),  # the fingerprint of the data decides
+    *("settings.device", "settings.threads"),  # a change in these is warned about, see `DECISIVE`
+    *("settings.checkpoint_seconds", "settings.on_nonfinite", "settings.out", "settings.table", "settings.dry_run"),
+    *("cdarts", "settings.budget", "settings.genotype", "settings.preset"),  # what they stood for is noted beside them
+)
+"""Keys of ``config.json`` that may change while a run is stopped."""
+
+
+class Checkpoint(NamedTuple):
+    """What a run goes on from."""
+
+    epoch: int
+    """Index in the plan."""
+    step: int
+    """Steps of that epoch that are done."""
+    so_far: State
+    """What those steps have come to."""
+    task: State
 
 
 class RunDir:
@@ -35,8 +58,12 @@ class RunDir:
         """
         self.path = path
         check_run(path)
+        self._place: dict[str, Any] = {}
+        self._last_heartbeat = -math.inf
         self._lock: IO[str] | None = self._acquire()
         try:
+            if (path / "checkpoints").is_symlink():
+                raise OSError("checkpoints is a link, and what it leads to is not written to")
             for file in (*path.iterdir(), *path.glob("checkpoints/*")):
                 if is_leftover(file):
                     file.unlink(missing_ok=True)
@@ -71,19 +98,17 @@ class RunDir:
             return None
         try:
             # the file stays open for as long as the run is held, and a crash releases the lock
-            lock = (self.path / "run.lock").open("a+")
+            lock = os.fdopen(open_regular(self.path / "run.lock", os.O_RDWR | os.O_CREAT), "r+")
         except OSError as error:
             raise DiskError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
+            holder = lock.readline().strip() or "another process"
             lock.close()
             raise RunInUseError(f"{self.path} is in use by {holder}; wait for it or stop it first") from error
-        lock.seek(0)
         lock.truncate()
-        lock.write(f"process {os.getpid()} on {platform.node()}\n")
+        lock.write(f"process {os.getpid()} on {platform.node()}\n{_boot()}")
         lock.flush()
         return lock
 
@@ -105,16 +130,19 @@ class RunDir:
         """What `create` was given. Raises `ConfigurationError` if it cannot be read."""
         return read_json(self.path / "config.json")
 
-    def write_environment(self, *, device: str, threads: int, data: str) -> None:
-        """Versions, machine and the data set's fingerprint, to ``environment.json``, when the run begins.
+    def write_environment(
+        self, *, device: str, threads: int, data: str, images: Mapping[str, Mapping[str, int]]
+    ) -> None:
+        """Versions, machine, the data set's fingerprint and its images by split and class, to ``environment.json``.
 
         The file stays as it was first written; a resume in another environment is warned about on standard error.
-        Raises `DataError` if the run was begun with other data: what it has learnt would not fit.
+        Raises `DataError` if the run was begun with other data, `ConfigurationError` if with other settings: what it
+        has learnt would not fit.
         """
         import torch
 
         path = self.path / "environment.json"
-        environment = {
+        environment: dict[str, Any] = {
             "cdarts": __version__,
             "python": platform.python_version(),
             "torch": str(torch.__version__),
@@ -125,39 +153,52 @@ class RunDir:
             "device": device,
             "threads": threads,
             "data": data,
+            "images": images,
+            "config": self.config(),
         }
         if not path.is_file():
             write_json(path, environment)
             return
         first = read_json(path)
+        check_unchanged(self.path, first.get("config"), environment["config"])
         if first.get("data") != data:
             raise DataError(
-                f"the data set is not the one that {self.path} was begun with: images, labels or classes have changed; "
-                "restore them, or begin another run"
+                f"the data set is not the one that {self.path} was begun with: {_differences(first, images)}; "
+                "restore it, or begin another run"
             )
-        changes = [
+        news = [
             f"{name} {first.get(name)}, now {environment[name]}"
             for name in DECISIVE
             if first.get(name) != environment[name]
         ]
-        if changes:
+        if news:
             print(
-                f"warning: {self.path} was begun with {'; '.join(changes)}: numbers will differ from those of a run "
+                f"warning: {self.path} was begun with {'; '.join(news)}: numbers will differ from those of a run "
                 "that was never stopped",
                 file=sys.stderr,
             )
 
     def status(self, state: str, message: str = "") -> None:
-        """Write ``status.json``: running, done, interrupted or failed, why, and how to go on."""
+        """Write ``status.json``: running, done, interrupted or failed, why, where in the plan, and how to go on."""
         value = {
             "state": state,
             "message": message,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "process": os.getpid(),
+            **self._place,
         }
         if state != "done":
             value["resume"] = self.how_to_resume()
         write_json(self.path / "status.json", value)
+
+    def heartbeat(self, phase: str, epoch: int, step: int) -> None:
+        """Note where in its plan a run is; ``status.json`` says so every few seconds."""
+        self._place = {"phase": phase, "epoch": epoch, "step": step}
+        now = time.monotonic()
+        if now - self._last_heartbeat >= SECONDS_BETWEEN_HEARTBEATS:
+            self._last_heartbeat = now
+            with contextlib.suppress(DiskError):  # on a full disk it is the next checkpoint that matters
+                self.status("running")
 
     def how_to_resume(self) -> str:
         """The command that goes on with this run."""
@@ -170,58 +211,52 @@ class RunDir:
     # -- journals ---------------------------------------------------------------------------------------------------
 
     def append(self, journal: str, line: Mapping[str, Any]) -> None:
-        """Append one whole line to ``<journal>.jsonl``; raises `DiskError`."""
-        path = self.path / f"{journal}.jsonl"
-        try:
-            with path.open("ab") as file:
-                file.write((json.dumps(line, allow_nan=False) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise DiskError(f"cannot append to {path}: {error.strerror or error}") from error
+        """Append one whole line to ``<journal>.jsonl``, which the next checkpoint flushes; raises `DiskError`."""
+        append_bytes(self.path / f"{journal}.jsonl", (json.dumps(line, allow_nan=False) + "\n").encode())
 
     def journal(self, name: str) -> list[dict[str, Any]]:
-        """The lines of ``<name>.jsonl``, complete ones only."""
+        """The lines of ``<name>.jsonl``, complete ones only. Raises `ConfigurationError` naming a line that is none."""
         path = self.path / f"{name}.jsonl"
         if not path.exists():
             return []
         lines = path.read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines]
+        return [_json_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
-    def save_checkpoint(self, next_epoch: int, state: State) -> None:
-        """Write the state that epoch `next_epoch` starts from and how long the journals are; keep the newest two.
+    def save_checkpoint(self, content: Checkpoint) -> None:
+        """Write what the run can go on from, and how long the journals are; keep the newest two.
 
         Raises `DiskError` and leaves the older ones if it cannot be written.
         """
-        journals = {path.name: path.stat().st_size for path in sorted(self.path.glob("*.jsonl"))}
-        path = self.path / "checkpoints" / f"epoch-{next_epoch:05d}.safetensors"
+        journals = {}
+        for journal in sorted(self.path.glob("*.jsonl")):
+            append_bytes(journal, b"", flush=True)
+            journals[journal.name] = journal.stat().st_size
+        path = self.path / "checkpoints" / f"step-{content.epoch:05d}-{content.step:07d}.safetensors"
         try:
             path.parent.mkdir(exist_ok=True)
+            checkpoint.save(path, {**content._asdict(), "journals": journals})
+            for old in _checkpoints(self.path)[KEPT_CHECKPOINTS:]:
+                old.unlink()
         except OSError as error:
-            raise DiskError(f"cannot create {path.parent}: {error.strerror or error}") from error
-        checkpoint.save(path, {"next_epoch": next_epoch, "journals": journals, "task": state})
-        for old in self._checkpoints()[KEPT_CHECKPOINTS:]:
-            old.unlink()
+            raise DiskError(f"cannot write to {path.parent}: {error.strerror or error}") from error
 
-    def load_checkpoint(self) -> tuple[int, State] | None:
-        """The newest usable checkpoint as (next epoch, state), journals cut back to it; None if there is none.
+    def load_checkpoint(self) -> Checkpoint | None:
+        """The newest usable checkpoint, journals cut back to it; None if there is none.
 
         A damaged one is set aside under the name ``*.damaged`` and the one before is used. Raises `CheckpointError`
         if all are damaged, now or at an earlier attempt: a run never starts over in silence.
         """
-        for path in self._checkpoints():
+        for path in _checkpoints(self.path):
             try:
-                stored = checkpoint.load(path)
-                next_epoch, journals, state = stored["next_epoch"], stored["journals"], stored["task"]
-            except (CheckpointError, KeyError) as error:
-                reason = f"{path}: not a checkpoint of a run" if isinstance(error, KeyError) else str(error)
-                print(f"warning: {reason}; it is set aside, and the checkpoint before is used", file=sys.stderr)
+                content, journals = _read_checkpoint(path)
+            except CheckpointError as error:
+                print(f"warning: {error}; it is set aside, and the checkpoint before is used", file=sys.stderr)
                 path.rename(path.with_suffix(".damaged"))
                 continue
             self._cut_journals(journals)
-            return next_epoch, state
+            return content
         folder = self.path / "checkpoints"
         damaged = sorted(path.name for path in folder.glob("*.damaged"))
         if damaged:
@@ -235,12 +270,8 @@ class RunDir:
     def _cut_journals(self, lengths: Mapping[str, int]) -> None:
         """Take away what was appended after the lengths in bytes were noted; all of it where none was."""
         for journal in self.path.glob("*.jsonl"):
-            with journal.open("r+b") as file:
+            with os.fdopen(open_regular(journal, os.O_RDWR), "r+b") as file:
                 file.truncate(min(journal.stat().st_size, lengths.get(journal.name, 0)))
-
-    def _checkpoints(self) -> list[Path]:
-        """Newest first."""
-        return sorted((self.path / "checkpoints").glob("epoch-*.safetensors"), reverse=True)
 
     # -- results ----------------------------------------------------------------------------------------------------
 
@@ -264,14 +295,30 @@ def read_last_state(path: Path) -> State:
 
     Raises `CheckpointError` if there is none or it cannot be used.
     """
-    files = sorted((path / "checkpoints").glob("epoch-*.safetensors"))
+    files = _checkpoints(path)
     if not files:
         raise CheckpointError(f"no checkpoint in {path / 'checkpoints'}")
-    try:
-        state: State = checkpoint.load(files[-1])["task"]
-    except KeyError as error:
-        raise CheckpointError(f"{files[-1]}: not a checkpoint of a run") from error
-    return state
+    content, _ = _read_checkpoint(files[0])
+    return content.task
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    """Of the run at `path`, newest first."""
+    return sorted((path / "checkpoints").glob("step-*.safetensors"), reverse=True)
+
+
+def _read_checkpoint(path: Path) -> tuple[Checkpoint, dict[str, int]]:
+    """A checkpoint and the lengths of the journals. Raises `CheckpointError`."""
+    match checkpoint.load(path):
+        case {
+            "epoch": int(epoch),
+            "step": int(step),
+            "so_far": dict(so_far),
+            "task": dict(task),
+            "journals": dict(journals),
+        } if min(epoch, step) >= 0 and all(isinstance(length, int) and length >= 0 for length in journals.values()):
+            return Checkpoint(epoch, step, so_far, task), journals
+    raise CheckpointError(f"{path}: not a checkpoint of a run")
 
 
 def check_free(path: Path) -> None:
@@ -291,6 +338,20 @@ def check_run(path: Path) -> None:
         raise ConfigurationError(f"{path} is not a run directory: {reason}")
 
 
+def check_unchanged(path: Path, begun: Any, now: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError`, showing the difference, if the run at `path` would go on with other settings.
+
+    `begun`: its configuration when it began, None where that is not known. What is `HARMLESS` may differ.
+    """
+    found = changes(now if begun is None else begun, now)
+    changed = [f"{key} was {old!r}, is {new!r}" for key, (old, new) in found.items() if key not in HARMLESS]
+    if changed:
+        raise ConfigurationError(
+            f"{path / 'config.json'} is not what the run was begun with: {'; '.join(changed)}. Put that back, "
+            "or begin another run"
+        )
+
+
 def how_to_resume(path: Path) -> str:
     """The command that goes on with the run at `path`."""
     return f"cdarts resume {shlex.quote(str(path))}"
@@ -299,9 +360,41 @@ def how_to_resume(path: Path) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a run's file. Raises `ConfigurationError` naming the file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error}") from error
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return _json_object(text, str(path))
+
+
+def _json_object(text: bytes, place: str) -> dict[str, Any]:
+    """Raises `ConfigurationError` naming the place."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{place}: cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{path}: must hold a JSON object")
+        raise ConfigurationError(f"{place}: must hold a JSON object")
     return value
+
+
+def _differences(first: Mapping[str, Any], images: Mapping[str, Mapping[str, int]]) -> str:
+    """How the numbers of images have changed since an environment was first written."""
+    before = first.get("images", images)
+    changes = []
+    for split, now in images.items():
+        then = before.get(split, {})
+        changes += [
+            f"{split} {name} {then.get(name, 0)} images, now {now.get(name, 0)}"
+            for name in dict.fromkeys([*then, *now])
+            if then.get(name, 0) != now.get(name, 0)
+        ]
+    shown = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")
+    return shown or "as many images of each class as then, but not the same"
+
+
+def _boot() -> str:
+    """A line that tells this start of the machine from others, where the system has a name for it."""
+    try:
+        return f"boot {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}\n"
+    except OSError:
+        return ""

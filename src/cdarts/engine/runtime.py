@@ -9,7 +9,6 @@ import torch
 
 from cdarts.errors import CdartsError, ConfigurationError
 
-
 STOPPING = tuple(
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if name in signal.Signals.__members__
 )

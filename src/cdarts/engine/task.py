@@ -37,8 +37,8 @@ class Task(ABC):
     def start_epoch(self, index: int, epoch: Epoch) -> None:
         """Prepare for ``plan()[index]``; everything that depends on time is derived from `index`.
 
-        It is called again when a run goes on within the epoch, after `load_state`: what an epoch changes only once, such
-        as the network it begins with, the state says to be done.
+        It is called again, after `load_state`, when a run goes on within the epoch: of what an epoch changes only once,
+        such as the network it begins with, the state says that it is done.
         """
 
     @abstractmethod
