@@ -192,7 +192,7 @@ def test_channels_that_do_not_divide(call: Call, out: Path, command: str, channe
 
 def test_cells_that_are_none(call: Call, out: Path) -> None:
     refused(call(*COMMANDS["retrain"], "--cells", "0", "--out", out), 2, out, "cells 0", "at least 1")
-    refused(call("search", "smoke", "--search-cells", "1", "--out", out), 2, out, "cells 1", "at least 2")
+    refused(call("search", "cdarts-paper", "--search-cells", "1", "--out", out), 2, out, "cells 1", "at least 2")
 
 
 @pytest.mark.parametrize(("command", "limit"), [("search", 128), ("retrain", 256)])
@@ -296,7 +296,7 @@ def test_a_disk_that_fills_up(call: Call, out: Path, few_digits: Path, monkeypat
     replace = Path.replace
 
     def refuse(self: Path, target: Path) -> Path:
-        if "epoch-" in self.name:
+        if "step-" in self.name:
             raise OSError(28, "No space left on device")
         return replace(self, target)
 

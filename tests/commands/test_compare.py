@@ -150,8 +150,8 @@ def test_only_the_table_of_what_is_done(compared: Path, cdarts_data: Path) -> No
     made = sorted(compared.glob("*/*"))
     both = replace(compare(compared, cdarts_data, seeds="10,12"), only_table=True)
     assert both.run() == 0
-    rows = [row for row in read_json(compared / "table.json")["rows"] if row["method"] in METHODS]
-    assert [row["n"] for row in rows] == [1, 1]
+    rows = [row for row in read_json(compared / "table.json")["rows"] if row["name"] in METHODS]
+    assert [row["num_seeds"] for row in rows] == [1, 1]
     with pytest.raises(ConfigurationError, match="no search of these methods and seeds is done"):
         replace(both, seeds="12").run()
     assert sorted(compared.glob("*/*")) == made
@@ -349,13 +349,14 @@ def test_methods_take_their_preset_for_the_space() -> None:
 
 
 def test_every_variant_differs_from_its_method_in_one_thing() -> None:
-    for name, field, value in (
-        ("cdarts-no-feedback", "feedback_weight", 0.0),
-        ("cdarts-prior-only", "prior_only", True),
-    ):
+    changes: dict[str, dict[str, Any]] = {
+        "cdarts-no-feedback": {"feedback_weight": 0.0, "teaching_weight": 0.0},
+        "cdarts-prior-only": {"prior_only": True},
+    }
+    for name, values in changes.items():
         algorithm, change = method_settings(name, TINY)
         changed = change(Search(algorithm=algorithm))
-        assert changed.algorithm == replace(algorithm, **{field: value})  # type: ignore[type-var]
+        assert changed.algorithm == replace(algorithm, **values)  # type: ignore[type-var]
         assert changed == replace(Search(algorithm=algorithm), algorithm=changed.algorithm)
     algorithm, change = method_settings("cdarts-shuffled-labels", TINY)
     assert change(Search(algorithm=algorithm)) == Search(algorithm=algorithm, shuffled_labels=True)
