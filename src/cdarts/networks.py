@@ -5,7 +5,8 @@ Every operation on every edge makes the search network (S-Net), a genotype's ope
 so that networks share weights through their state dictionaries by name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
@@ -15,7 +16,27 @@ from torch import Tensor, nn
 from cdarts.execution import EXECUTIONS, DropPath, PartialChannels
 from cdarts.operations import Operation
 from cdarts.spaces import Space
-from cdarts.topology import CellTopology, Slot, Topology
+from cdarts.topology import CellTopology, Edge, Slot, Topology
+
+ONE_EDGE = CellTopology(num_inputs=1, num_nodes=1, edges=((Edge(target=1, source=0), ("preprocess",)),))
+"""The cell that an input's preprocessing is."""
+
+
+@contextmanager
+def frozen(module: nn.Module, except_for: Iterable[nn.Parameter] = ()) -> Iterator[None]:
+    """What is computed within the block passes no gradient to the module's weights, `except_for` some.
+
+    A step that does not move them is spared the work.
+    """
+    kept = set(except_for)
+    held = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter not in kept]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -44,8 +65,9 @@ class Cell(nn.Module):
         super().__init__()
         self.space = space
         self.topology = topology
-        self.execute = EXECUTIONS[execution] if partial == 1 else PartialChannels(partial)
+        self.execute = EXECUTIONS[execution]() if partial == 1 else PartialChannels(partial)
         self.preprocess = nn.ModuleList(space.preprocess(port, slot.channels, affine) for port in slot.inputs)
+        self.enter = [EXECUTIONS[execution]() for _ in slot.inputs]
         self.edges = nn.ModuleDict()
         for edge, names in topology.edges:
             stride = slot.stride if edge.source < topology.num_inputs else 1
@@ -65,9 +87,17 @@ class Cell(nn.Module):
         drop_path: DropPath | None,
         paths: CellTopology | None = None,
     ) -> Tensor:
-        states = [preprocess(x) for preprocess, x in zip(self.preprocess, inputs, strict=True)]
+        states = [self.entered(number, x) for number, x in enumerate(inputs)]
         topology = self.topology if paths is None else paths
         return self.space.output(self.execute(topology, self.operations(topology), states, weights, drop_path))
+
+    def entered(self, number: int, x: Tensor) -> Tensor:
+        """An input after its preprocessing, which is executed as a cell of one edge where it is an operation."""
+        preprocess = self.preprocess[number]
+        if not isinstance(preprocess, Operation):
+            return cast(Tensor, preprocess(x))
+        (state,) = self.enter[number](ONE_EDGE, [[preprocess]], [x], None, None)
+        return state
 
 
 class Network(nn.Module):

@@ -18,7 +18,7 @@ EVERY_SPACE: dict[str, Space] = {name: kind() for name, kind in SPACES.items()} 
     "darts, pools normalized": DartsSpace(pool_batchnorm=True),
 }
 spaces = pytest.mark.parametrize("space", EVERY_SPACE.values(), ids=EVERY_SPACE)
-executions = pytest.mark.parametrize("execute", EXECUTIONS.values(), ids=EXECUTIONS)
+executions = pytest.mark.parametrize("execute", [make() for make in EXECUTIONS.values()], ids=EXECUTIONS)
 others = pytest.mark.parametrize("execution", [name for name in EXECUTIONS if name != "plain"])
 
 

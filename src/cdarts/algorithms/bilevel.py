@@ -17,7 +17,7 @@ from cdarts.data import Batch, ImageData
 from cdarts.engine.checkpoint import State
 from cdarts.engine.descent import Optimizer, descend
 from cdarts.engine.task import Epoch, Losses, Records
-from cdarts.networks import Network, accuracy, num_parameters
+from cdarts.networks import Network, accuracy, frozen, num_parameters
 from cdarts.randomness import generator, seeded
 from cdarts.relaxations import Relaxation, Softmax
 from cdarts.topology import Genotype
@@ -90,7 +90,8 @@ class BilevelSearch(SearchAlgorithm):
 
     def architecture_step(self, position: int, train: Batch, val: Batch) -> Losses:  # noqa: ARG002 - first order
         """Alpha goes down the loss of the val half, weights held."""
-        logits = self.logits(val.images, self.draw("alpha", position), learns_alpha=True)
+        with frozen(self.search_net):
+            logits = self.logits(val.images, self.draw("alpha", position), learns_alpha=True)
         losses = {"val_loss": F.cross_entropy(logits, val.labels), **self.regularisers()}
         descend(torch.stack(list(losses.values())).sum(), self.alpha_optimizer, terms=losses)
         return {

@@ -107,18 +107,19 @@ class CyclicSearch(CyclicParts):
         """alpha and w_E go down L_S + L_E + lambda * L_SE + lambda' * |alpha_skip|, w_S held (eq. 3 and 6)."""
         config = self.config
         images, labels = batch
-        search = self.search_net(images, self.relaxation())
+        trains_eval_net = config.joint_half == "val"
+        meets_eval_net = trains_eval_net or bool(config.feedback_weight)
+        learners = [self.eval_optimizer, self.alpha_optimizer] if meets_eval_net else [self.alpha_optimizer]
+        with self.held_search_net(learners):
+            search = self.search_net(images, self.relaxation())
         losses = {"search_val_loss": F.cross_entropy(search.logits, labels)}
         weights = {"search_val_loss": 0.0 if config.prior_only else 1.0}
         metrics = {"search_val_accuracy": accuracy(search.logits, labels)}
-        learners = [self.alpha_optimizer]
-        if config.joint_half == "val" or config.feedback_weight:
+        if meets_eval_net:
             evaluation = self.eval_net(images)
-        if config.joint_half == "val":
+        if trains_eval_net:
             losses["eval_loss"], weights["eval_loss"] = F.cross_entropy(evaluation.logits, labels), 1.0
             metrics["eval_accuracy"] = accuracy(evaluation.logits, labels)
-        if config.joint_half == "val" or config.feedback_weight:
-            learners.insert(0, self.eval_optimizer)
         if config.feedback_weight:
             losses["feedback"], heads = self.feedback(search, evaluation)
             weights["feedback"] = 0.0 if config.prior_only else config.feedback_weight

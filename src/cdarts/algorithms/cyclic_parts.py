@@ -4,7 +4,8 @@ The algorithm itself is in `cyclic.py`.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from cdarts.distillation import Embedding, StagePool
 from cdarts.engine.checkpoint import State
 from cdarts.engine.descent import Optimizer
 from cdarts.engine.task import Records
-from cdarts.networks import Network, num_parameters
+from cdarts.networks import Network, frozen, num_parameters
 from cdarts.randomness import generator, seeded
 from cdarts.relaxations import Softmax
 from cdarts.topology import Genotype, genotype_from_json
@@ -127,6 +128,13 @@ class CyclicParts(SearchAlgorithm):
             return None
         stepped = {id(parameter) for parameter in self.eval_optimizer.parameters}
         return norm, [parameter for parameter in self.search_net.parameters() if id(parameter) not in stepped]
+
+    def held_search_net(self, learners: Iterable[Optimizer]) -> AbstractContextManager[None]:
+        """Within it, S-Net's weights get no gradient that nobody asks for: those that `learners` step, and all if the
+        authors' clip counts them, do."""
+        if self.joint_clip() is not None:
+            return nullcontext()
+        return frozen(self.search_net, except_for=[p for optimizer in learners for p in optimizer.parameters])
 
     # -- the record and the state ------------------------------------------------------------------------------------
 

@@ -45,8 +45,10 @@ class Setup(ABC):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     """Threads torch computes with; recorded, since their number changes the last bits."""
-    execution: Literal["share", "plain"] = "share"
-    """How cells are computed: `plain` is the slow reference of the same mathematics."""
+    execution: Literal["auto", "plain", "share", "fused", "recompute"] = "auto"
+    """How cells are computed, all by the same mathematics: `fused` is fastest and needs a C++ compiler, once;
+    `recompute` takes less memory, for a little more time; `share` needs nothing; `plain` is the slow reference. `auto`
+    takes `fused` where it can."""
     checkpoint_seconds: int = 300
     """Longest time between two checkpoints, if no step takes longer; 0: one after every step."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -54,13 +56,16 @@ class Setup(ABC):
     never been, for at most 10 batches."""
 
     def settled(self: SetupT, device: "torch.device", threads: int) -> SetupT:
-        """As a resume needs them: device and threads in use, and absolute paths, so that any working directory will do.
+        """As a resume needs them: device, threads and execution in use, and absolute paths, so that any working
+        directory will do. A resumed run's stay as they are.
 
-        `data` is known by then.
+        `data` is known by then. Raises `ConfigurationError` if this machine has not what was asked for.
         """
         from cdarts.data import DATASETS
+        from cdarts.execution import choose_execution
 
         assert self.data is not None
+        execution, _ = choose_execution(self.execution, device)
         path = Path(self.data).expanduser()
         is_path = self.data not in DATASETS and path.exists()
         return replace(
@@ -69,6 +74,7 @@ class Setup(ABC):
             data_root=None if self.data_root is None else self.data_root.resolve(),
             device="cuda" if device.type == "cuda" else "cpu",
             threads=threads,
+            execution=execution,
         )
 
     def load_data(self) -> "ImageData":
@@ -88,10 +94,15 @@ class Setup(ABC):
         """Go on in the run directory `path`, which these settings began; returns an exit code."""
 
     def machine(self) -> "tuple[torch.device, int]":
-        """Choose the device and set the threads; raises `ConfigurationError`."""
+        """Choose the device, set the threads, see to it that cells can be executed; raises `ConfigurationError`."""
         from cdarts.engine.runtime import choose_device, set_threads
+        from cdarts.execution import choose_execution
 
-        return choose_device(self.device), set_threads(self.threads)
+        device, threads = choose_device(self.device), set_threads(self.threads)
+        _, remark = choose_execution(self.execution, device, lambda line: print(f"note    {line}", flush=True))
+        if remark is not None:
+            print(f"note    {remark}", flush=True)
+        return device, threads
 
 
 def announce(command: str, *facts: str) -> None:

@@ -93,12 +93,11 @@ class Retrain(Setup):
         device, threads = self.machine()
         data = self.load_data()
         print(describe(data), flush=True)
-        if self.dry_run:
-            tried = replace(self, training=training)
-            dry_run(lambda: tried.build(genotype, data, device), _sizes, device, threads)
-            return 0
         out = self.out or default_out("retrain", data.name, f"seed{self.seed}")
         settings = replace(self.settled(device, threads), training=training, out=out)
+        if self.dry_run:
+            dry_run(lambda: settings.build(genotype, data, device), _sizes, device, threads)
+            return 0
         # what cannot be built fails here, before anything is written
         task = settings.build(genotype, data, device)
         run_dir = RunDir.create(out, config_of("retrain", settings) | {"genotype": genotype.to_json()})

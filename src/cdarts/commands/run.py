@@ -54,7 +54,7 @@ class Run(Setup):
             plan = plan_run(
                 data,
                 budget_seconds,
-                Machine(self.seed, device, self.execution),
+                Machine(self.seed, device, settings.execution),
                 began=began,
                 report=lambda line: print(f"plan    {line}", flush=True),
             )

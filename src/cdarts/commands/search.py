@@ -68,13 +68,13 @@ class Search(Setup):
         device, threads = self.machine()
         data = self.load_data()
         print(describe(data), flush=True)
-        if self.dry_run:
-            dry_run(lambda: self.build(data, device), _sizes, device, threads)
-            return 0
-        # what cannot be built fails here, before anything is written
-        task = self.build(data, device)
         out = self.out or default_out(self.preset, data.name, f"seed{self.seed}")
         settings = replace(self.settled(device, threads), out=out)
+        if self.dry_run:
+            dry_run(lambda: settings.build(data, device), _sizes, device, threads)
+            return 0
+        # what cannot be built fails here, before anything is written
+        task = settings.build(data, device)
         search(RunDir.create(out, config_of("search", settings)), settings, data, task)
         name = shlex.quote(str(out))
         print(f"next    cdarts retrain {name}    cdarts show genotype {name}")

@@ -1,12 +1,22 @@
 """How the nodes of a cell are computed. Every execution takes the same weights and computes the same mathematics."""
 
+from collections.abc import Callable
+
 from cdarts.execution.base import DropPath, Execution
-from cdarts.execution.fused import fused
+from cdarts.execution.choice import choose_execution
+from cdarts.execution.fused import Fused
 from cdarts.execution.partial import PartialChannels
 from cdarts.execution.plain import plain
 from cdarts.execution.share import share
 
-EXECUTIONS: dict[str, Execution] = {"plain": plain, "share": share, "fused": fused}
-"""``plain`` is the reference, edge by edge; ``share`` computes once what the edges of one state have in common."""
+EXECUTIONS: dict[str, Callable[[], Execution]] = {
+    "plain": lambda: plain,
+    "share": lambda: share,
+    "fused": Fused,
+    "recompute": lambda: Fused(recompute=True),
+}
+"""For one cell each. ``plain`` is the reference, edge by edge; ``share`` computes once what the edges of one state have
+in common; ``fused`` computes the cell in few passes over memory with kernels that are compiled on first use;
+``recompute`` is ``fused`` with less memory, for a little more time."""
 
-__all__ = ["EXECUTIONS", "DropPath", "Execution", "PartialChannels", "fused", "plain", "share"]
+__all__ = ["EXECUTIONS", "DropPath", "Execution", "Fused", "PartialChannels", "choose_execution", "plain", "share"]

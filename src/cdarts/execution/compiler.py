@@ -1,14 +1,13 @@
-"""Compiles ``kernels.cpp`` on first use and keeps the library in the user's cache."""
+"""Compiles ``kernels.cpp`` on first use, in some seconds, and keeps the library in the user's cache."""
 
 import ctypes
-import functools
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-import warnings
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 OPT_OUT = "CDARTS_NO_COMPILER"
-"""Environment variable that, set to anything but nothing, keeps the compiler from being called."""
+"""Environment variable that keeps the compiler from being called, unless it is empty."""
 
 NAMES = {torch.float32: "float", torch.float64: "double"}
 """Types of numbers that the kernels compute in."""
@@ -46,21 +45,43 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
 """What each function of ``kernels.cpp`` takes."""
 
 
-@functools.cache
 def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The compiled kernels for numbers of this type; None, after a warning that says why, if there cannot be any."""
+    """The kernels for numbers of this type, compiled if they are not yet; None if there cannot be any here."""
+    loaded = _loaded(dtype, lambda _: None)
+    return None if isinstance(loaded, str) else loaded
+
+
+def why_unavailable(dtype: torch.dtype, report: Callable[[str], None]) -> str | None:
+    """Why there are no kernels for this type; None if there are. `report` hears of a compilation that begins."""
+    loaded = _loaded(dtype, report)
+    return loaded if isinstance(loaded, str) else None
+
+
+_LOADED: dict[torch.dtype, ctypes.CDLL | str] = {}
+"""What there is by type: kernels, or the reason why there are none. Found out once in a process."""
+
+
+def _loaded(dtype: torch.dtype, report: Callable[[str], None]) -> ctypes.CDLL | str:
+    if dtype not in _LOADED:
+        _LOADED[dtype] = _load(dtype, report)
+    return _LOADED[dtype]
+
+
+def _load(dtype: torch.dtype, report: Callable[[str], None]) -> ctypes.CDLL | str:
     if dtype not in NAMES:
-        return None
-    reason = unavailable()
-    if reason is None:
-        try:
-            return _declared(ctypes.CDLL(str(_built(NAMES[dtype]))))
-        except subprocess.CalledProcessError as error:
-            reason = f"the compiler failed: {error.stderr.strip().splitlines()[0] if error.stderr.strip() else error}"
-        except (OSError, subprocess.TimeoutExpired) as error:
-            reason = str(error)
-    warnings.warn(f"fused execution is not available, share computes the same: {reason}", stacklevel=2)
-    return None
+        return f"there are no kernels for {dtype}"
+    if os.environ.get(OPT_OUT):
+        return f"{OPT_OUT} is set"
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    if compiler is None:
+        return "no C++ compiler (c++) was found"
+    try:
+        return _declared(ctypes.CDLL(str(_built(compiler, NAMES[dtype], report))))
+    except subprocess.CalledProcessError as error:
+        words = [line for line in error.stderr.splitlines() if "error" in line] or error.stderr.splitlines()
+        return f"{compiler} failed" + (f": {words[0]}" if words else "")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"the kernels could not be compiled: {error}"
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
@@ -70,24 +91,9 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     return library
 
 
-def unavailable() -> str | None:
-    """Why nothing can be compiled here; None if it can be tried."""
-    if os.environ.get(OPT_OUT):
-        return f"{OPT_OUT} is set"
-    if _compiler() is None:
-        return "no C++ compiler (c++) was found"
-    return None
-
-
-def _compiler() -> str | None:
-    return shutil.which(os.environ.get("CXX") or "c++")
-
-
-def _built(name: str) -> Path:
+def _built(compiler: str, name: str, report: Callable[[str], None]) -> Path:
     """The library's path; compiled if it is not there. Another machine, compiler or source makes another name."""
     source = resources.files("cdarts.execution") / "kernels.cpp"
-    compiler = _compiler()
-    assert compiler is not None
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
     openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
     parts = [source.read_text(), version, *FLAGS, *map(str, openmp), _processor(), name]
@@ -95,6 +101,7 @@ def _built(name: str) -> Path:
     library = cache_directory() / f"kernels-{name}-{key}.so"
     if library.exists():
         return library
+    report("compiling the kernels of fused execution for this machine, once")
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch, resources.as_file(source) as path:
         made, objects = Path(scratch) / library.name, Path(scratch) / "kernels.o"

@@ -2,27 +2,23 @@
 
 A source state emits *streams*: itself, its pools, and what its out-edges' operations make of it before their last
 BatchNorm. A node is one weighted sum over streams, in which BatchNorm and the mixing weight of a stream are together
-one factor A and one offset D for each channel:
-
-    BatchNorm(z) * weight  =  A * z + D,    A = weight * gamma / sigma,    D = weight * beta - A * mean
-
-so that neither normalized nor weighted tensors are ever stored. The backward pass walks the states in reverse. With
-g the gradient at the node and xhat the normalized stream, sums over the batch's M pixels of g and of g * xhat give the
-gradients of weight, gamma and beta, and that at z in closed form:
-
-    gz = A * (g - sum(g) / M - xhat * sum(g * xhat) / M)
+one factor and one offset for each channel,  weight * BatchNorm(z) = A * z + D,  so that neither normalized nor weighted
+tensors are ever stored. The backward pass walks the states in reverse: sums over pixels of g and of g * z, with g the
+gradient at the node, give the gradients of weight, gamma and beta and, in closed form, that at z.
 """
 
-import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from cdarts.execution.base import DropPath
 from cdarts.execution.compiler import kernels
+from cdarts.execution.kernels import ClosedForm, Kernels, Part, images, pixels
+from cdarts.execution.normalization import Normalization, normalizable, normalization
 from cdarts.execution.share import share
 from cdarts.operations import (
     AvgPool3x3,
@@ -41,31 +37,37 @@ from cdarts.operations import (
 from cdarts.topology import CellTopology
 
 
-def fused(
-    cell: CellTopology,
-    operations: Sequence[Sequence[Operation]],
-    inputs: Sequence[Tensor],
-    weights: Tensor | None,
-    drop_path: DropPath | None,
-) -> list[Tensor]:
-    """The same nodes as `plain`. What the kernels do not cover (drop-path, other devices and types) `share` computes."""
-    library = None
-    if drop_path is None and all(x.device.type == "cpu" and x.dtype == inputs[0].dtype for x in inputs):
-        library = kernels(inputs[0].dtype)
-    emissions = None if library is None else _emissions(cell, operations)
-    if library is None or emissions is None or not _normalizable(emissions, inputs):
-        return share(cell, operations, inputs, weights, drop_path)
-    parameters = list(dict.fromkeys(p for bundle in operations for op in bundle for p in op.parameters()))
-    program = _Program(library, cell, emissions, {p: i for i, p in enumerate(parameters)})
-    nodes: tuple[Tensor, ...] = _FusedCell.apply(program, weights, *inputs, *parameters)  # type: ignore[no-untyped-call]
-    return list(nodes)
+class Fused:
+    """The execution of one cell: what it emits is found out once for each topology."""
+
+    def __init__(self, *, recompute: bool = False) -> None:
+        """`recompute`: what streams are made of is not kept for the backward pass, but computed again."""
+        self.recompute = recompute
+        self.program: _Program | None = None
+
+    def __call__(
+        self,
+        cell: CellTopology,
+        operations: Sequence[Sequence[Operation]],
+        inputs: Sequence[Tensor],
+        weights: Tensor | None,
+        drop_path: DropPath | None,
+    ) -> list[Tensor]:
+        """The same nodes as `plain`. What the kernels do not cover `share` computes: drop-path, GPUs, other types."""
+        if self.program is None or self.program.cell is not cell:
+            self.program = _Program.of(cell, operations)
+        if drop_path is not None or not self.program.covers(inputs) or kernels(inputs[0].dtype) is None:
+            return share(cell, operations, inputs, weights, drop_path)
+        nodes: tuple[Tensor, ...] = _FusedCell.apply(
+            self.program, self.recompute, weights, *inputs, *self.program.parameters()
+        )
+        return list(nodes)
 
 
 # -- what a state emits ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Stream:
+class Stream(NamedTuple):
     """One summand of a node."""
 
     target: int
@@ -73,691 +75,489 @@ class _Stream:
     """Row and column of its mixing weight."""
     operation: Operation
     norm: nn.BatchNorm2d | None
+    """The last."""
 
 
-@dataclass
-class _Emission:
-    """The streams of one state, those of a kind one after another."""
+@dataclass(frozen=True)
+class Emission:
+    """The streams of one state, those of a kind one after another; `rows` has them in this order."""
 
-    stride: int = 1
-    same: list[_Stream] = field(default_factory=list)
-    pools: dict[MaxPool3x3 | AvgPool3x3, list[_Stream]] = field(default_factory=dict)
-    dense: dict[int, list[_Stream]] = field(default_factory=dict)
-    """By kernel."""
-    reductions: list[_Stream] = field(default_factory=list)
-    separable: list[_Stream] = field(default_factory=list)
+    same: list[Stream] = field(default_factory=list)
+    pools: dict[MaxPool3x3 | AvgPool3x3, list[Stream]] = field(default_factory=dict)
+    dense: dict[int, list[Stream]] = field(default_factory=dict)
+    """By the kernel's side."""
+    reductions: list[Stream] = field(default_factory=list)
+    separable: list[Stream] = field(default_factory=list)
 
-    def rows(self) -> list[_Stream]:
-        """All streams in order."""
-        groups: Iterable[list[_Stream]] = (self.same, *self.pools.values(), *self.dense.values())
-        return [stream for group in groups for stream in group] + self.reductions + self.separable
+    def add(self, stream: Stream) -> bool:
+        """False if there are no kernels for the stream's operation."""
+        match stream.operation:
+            case Identity():
+                self.same.append(stream)
+            case Pool(prologue=MaxPool3x3() | AvgPool3x3() as pool):
+                self.pools.setdefault(pool, []).append(stream)
+            case BatchNormalized(prologue=MaxPool3x3() | AvgPool3x3() as pool, operation=Pool()):
+                self.pools.setdefault(pool, []).append(stream)
+            case ReluConvBatchNorm(conv=conv) if conv.stride[0] == 1 or conv.kernel_size[0] == 1:
+                self.dense.setdefault(conv.kernel_size[0], []).append(stream)
+            case FactorizedReduce():
+                self.reductions.append(stream)
+            case DilatedConv() | SeparableConv():
+                self.separable.append(stream)
+            case _:
+                return False
+        return True
+
+    @cached_property
+    def rows(self) -> list[Stream]:
+        groups = [self.same, *self.pools.values(), *self.dense.values(), self.reductions, self.separable]
+        return [stream for group in groups for stream in group]
+
+    def channels(self, state: Tensor) -> int:
+        """Of every stream: the state's, unless convolutions change them, as those before a cell do."""
+        if self.dense:
+            return convs_of(next(iter(self.dense.values())))[0].out_channels
+        if self.reductions:
+            return sum(half.out_channels for _, half in halves_of(self.reductions[0]))
+        return state.shape[3]
+
+    @cached_property
+    def targets(self) -> dict[int, list[int]]:
+        """Rows by node, in order."""
+        chosen: dict[int, list[int]] = {}
+        for row, stream in enumerate(self.rows):
+            chosen.setdefault(stream.target, []).append(row)
+        return dict(sorted(chosen.items()))
+
+    @cached_property
+    def by_target(self) -> Tensor:
+        """Rows in the order of the nodes."""
+        return torch.tensor([row for rows in self.targets.values() for row in rows])
+
+    @cached_property
+    def membership(self) -> Tensor:
+        """(targets, rows): 1 where a row belongs to a node."""
+        return torch.tensor(
+            [[float(row in rows) for row in range(len(self.rows))] for rows in self.targets.values()],
+            dtype=torch.float64,
+        )
+
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Of the rows' mixing weights."""
+        return torch.tensor([s.place[0] for s in self.rows]), torch.tensor([s.place[1] for s in self.rows])
+
+    def mixing(self, weights: Tensor | None) -> Tensor | float:
+        """(rows, 1)."""
+        return 1.0 if weights is None else weights[self.places][:, None]
 
 
-def _emissions(cell: CellTopology, operations: Sequence[Sequence[Operation]]) -> list[_Emission] | None:
-    """What each state emits; None if an operation is not known here."""
-    emissions = [_Emission() for _ in range(cell.num_inputs + cell.num_nodes)]
-    for position, (edge, _) in enumerate(cell.edges):
-        emission = emissions[edge.source]
-        for column, operation in enumerate(operations[position]):
-            place = (position, column)
-            match operation:
-                case Zero(stride=stride):
-                    emission.stride = max(emission.stride, stride)
-                case Identity():
-                    emission.same.append(_Stream(edge.target, place, operation, None))
-                case Pool(prologue=pool) | BatchNormalized(operation=Pool(prologue=pool)):
-                    norm = operation.norm if isinstance(operation, BatchNormalized) else None
-                    emission.stride = max(emission.stride, pool.stride)
-                    emission.pools.setdefault(pool, []).append(_Stream(edge.target, place, operation, norm))
-                case ReluConvBatchNorm(conv=conv, norm=norm):
-                    if conv.stride[0] > 1 and conv.kernel_size[0] > 1:
-                        return None
-                    emission.stride = max(emission.stride, conv.stride[0])
-                    stream = _Stream(edge.target, place, operation, norm)
-                    emission.dense.setdefault(conv.kernel_size[0], []).append(stream)
-                case FactorizedReduce(norm=norm):
-                    emission.stride = 2
-                    emission.reductions.append(_Stream(edge.target, place, operation, norm))
-                case DilatedConv() | SeparableConv():
-                    blocks = _blocks(operation)
-                    emission.stride = max(emission.stride, blocks[0].depthwise.stride[0])
-                    emission.separable.append(_Stream(edge.target, place, operation, blocks[-1].norm))
-                case _:
-                    return None
-    return emissions
-
-
-def _blocks(operation: Operation) -> list[DepthwisePointwise]:
+def blocks_of(stream: Stream) -> list[DepthwisePointwise]:
+    """Of a separable or dilated convolution."""
+    operation = stream.operation
     if isinstance(operation, SeparableConv):
         return [operation.first, operation.second]
     assert isinstance(operation, DilatedConv)
     return [operation.conv]
 
 
-def _normalizable(emissions: Sequence[_Emission], inputs: Sequence[Tensor]) -> bool:
-    """Whether BatchNorm is as the closed form has it: running averages, one epsilon; more than one value a channel."""
-    norms = [module for emission in emissions for stream in emission.rows() for module in stream.operation.modules()]
-    norms = [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)]
-    values = min((x.shape[0] * (x.shape[2] // 2) * (x.shape[3] // 2) for x in inputs), default=0)
-    return values > 1 and all(
-        norm.track_running_stats and norm.momentum == norms[0].momentum is not None
-        and norm.eps == norms[0].eps and norm.training == norms[0].training
-        for norm in norms
-    )  # fmt: skip
+def convs_of(streams: Sequence[Stream]) -> list[nn.Conv2d]:
+    """Of dense convolutions."""
+    return [cast(ReluConvBatchNorm, stream.operation).conv for stream in streams]
 
 
-@dataclass(frozen=True)
+def halves_of(stream: Stream) -> list[tuple[int, nn.Conv2d]]:
+    """Of a reduction: by how many pixels its input is shifted, and the convolution."""
+    operation = cast(FactorizedReduce, stream.operation)
+    return list(enumerate((operation.even, operation.odd)))
+
+
+@dataclass
 class _Program:
-    """What a cell computes, apart from numbers."""
+    """What the states of a cell emit, and the cell's parameters in order."""
 
-    library: ctypes.CDLL
     cell: CellTopology
-    emissions: list[_Emission]
-    index: dict[nn.Parameter, int]
+    emissions: list[Emission]
+    known: bool
+    """Whether there are kernels for all operations."""
+    norms: list[nn.BatchNorm2d]
+    slots: list[tuple[nn.Module, str]]
+    """Where the parameters are: a module, and the name of one of its own."""
+    empty: dict[int, tuple[int, int]]
+    """Nodes that nothing but ``none`` leads to: a source, and the stride."""
 
+    @classmethod
+    def of(cls, cell: CellTopology, operations: Sequence[Sequence[Operation]]) -> "_Program":
+        emissions = [Emission() for _ in range(cell.num_inputs + cell.num_nodes)]
+        known, norms, slots = True, [], []
+        zeros: dict[int, tuple[int, int]] = {}
+        for position, (edge, _) in enumerate(cell.edges):
+            for column, operation in enumerate(operations[position]):
+                if isinstance(operation, Zero):
+                    zeros[edge.target] = (edge.source, operation.stride)
+                    continue
+                modules = list(operation.modules())
+                own = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+                last = own[-1] if own else None
+                known &= emissions[edge.source].add(Stream(edge.target, (position, column), operation, last))
+                norms += own
+                slots += [(module, name) for module in modules for name, _ in module.named_parameters(recurse=False)]
+        reached = {stream.target for emission in emissions for stream in emission.rows}
+        empty = {target: zero for target, zero in zeros.items() if target not in reached}
+        return cls(cell, emissions, known and normalizable(norms), norms, slots, empty)
 
-# -- calling the kernels -----------------------------------------------------------------------------------------------
-
-
-class _Geometry(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_long)
-        for name in (
-            "batch", "height", "width", "channels", "out_height", "out_width", "out_channels",
-            "kernel", "stride", "pad", "dilation",
+    def covers(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether the kernels compute this cell on these inputs; BatchNorm needs more than one value a channel."""
+        training = [norm.training for norm in self.norms]
+        least = min(x.shape[0] * max(x.shape[2] // 2, 1) * max(x.shape[3] // 2, 1) for x in inputs)
+        return (
+            self.known
+            and least > 1
+            and all(training) == any(training)
+            and all(x.device.type == "cpu" and x.dtype == inputs[0].dtype for x in inputs)
+            and all(parameter.dtype == inputs[0].dtype for parameter in self.parameters())
         )
-    ]  # fmt: skip
+
+    def parameters(self) -> list[Tensor]:
+        return [getattr(module, name) for module, name in self.slots]
 
 
-def _geometry(x: Tensor, out_channels: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> _Geometry:
-    """`x`: (B, H, W, C)."""
-    batch, height, width, channels = x.shape
-    sides = (-(-height // stride), -(-width // stride))
-    return _Geometry(batch, height, width, channels, *sides, out_channels, kernel, stride, pad, dilation)
+# -- forward -----------------------------------------------------------------------------------------------------------
 
 
-def _at(tensor: Tensor | None, offset: int = 0) -> ctypes.c_void_p:
-    """Address of a tensor's element; the caller keeps the tensor alive."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr() + offset * tensor.element_size())
-
-
-def _addresses(tensors: Sequence[tuple[Tensor, int]]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(t.data_ptr() + o * t.element_size() for t, o in tensors))
-
-
-def _longs(values: Sequence[int]) -> ctypes.Array[ctypes.c_long]:
-    return (ctypes.c_long * len(values))(*values)
-
-
-def _pixels(x: Tensor) -> Tensor:
-    """(B, C, H, W) as contiguous (B, H, W, C)."""
-    return x.permute(0, 2, 3, 1).contiguous()
-
-
-def _images(x: Tensor) -> Tensor:
-    """(B, H, W, C) as (B, C, H, W), channels last."""
-    return x.permute(0, 3, 1, 2)
-
-
-# -- BatchNorm of many streams at once ---------------------------------------------------------------------------------
-
-
-@dataclass
-class _Normalization:
-    """Mean, 1 / sigma, gamma and beta of streams, each (streams, C) in double precision; beta None for zeros."""
-
-    mean: Tensor
-    inverse: Tensor
-    gamma: Tensor | None
-    beta: Tensor | None
-    live: Tensor | None
-    """(streams, 1): 1 where the statistics are the batch's own, so that gradients pass through them."""
-
-    def factors(self, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        """A and D of the streams, whose mixing weights are (streams, 1)."""
-        scale = self.inverse if self.gamma is None else self.gamma * self.inverse
-        if weights is not None:
-            scale = weights * scale
-        offset = -scale * self.mean
-        if self.beta is not None:
-            offset = offset + (self.beta if weights is None else weights * self.beta)
-        return scale, offset
-
-    def row(self, number: int) -> "_Normalization":
-        """Of one stream."""
-        one = slice(number, number + 1)
-        parts = (self.mean, self.inverse, self.gamma, self.beta, self.live)
-        return _Normalization(*(None if part is None else part[one] for part in parts))  # type: ignore[arg-type]
-
-    def backward(self, product: Tensor, total: Tensor, scale: Tensor, values: int) -> tuple[Tensor, Tensor, Tensor]:
-        """From sums of g * z and of g: sum of g * xhat, and B and D of  gz = A * g + B * z + D."""
-        normalized = self.inverse * (product - self.mean * total)
-        if self.live is None:
-            zeros = torch.zeros_like(scale)
-            return normalized, zeros, zeros
-        share_of_all = scale * self.live / values
-        slope = -share_of_all * self.inverse * normalized
-        return normalized, slope, -slope * self.mean - share_of_all * total
-
-
-def _normalization(norms: Sequence[nn.BatchNorm2d | None], sums: Tensor, values: int) -> _Normalization:
-    """From (2, streams, C) sums of z and z * z over `values` pixels. Keeps running statistics as PyTorch does."""
-    present = [norm for norm in norms if norm is not None]
-    rows = [row for row, norm in enumerate(norms) if norm is not None]
-    training = bool(present) and present[0].training
-    if training:
-        mean = sums[0] / values
-        variance = (sums[1] / values - mean * mean).clamp_(min=0.0)
-        _keep_running(present, mean, variance * (values / (values - 1)), rows)
-    else:
-        mean, variance = torch.zeros_like(sums[0]), torch.ones_like(sums[0])
-        for row, norm in zip(rows, present, strict=True):
-            assert norm.running_mean is not None and norm.running_var is not None
-            mean[row], variance[row] = norm.running_mean, norm.running_var
-    inverse = (variance + present[0].eps).rsqrt_() if present else torch.ones_like(variance)
-    live = torch.ones(len(norms), 1, dtype=torch.float64) if training else None
-    if len(present) < len(norms):
-        bare = [row for row, norm in enumerate(norms) if norm is None]
-        inverse[bare] = 1.0
-        if live is not None:
-            live[bare] = 0.0
-    gamma = beta = None
-    if any(norm.affine for norm in present):
-        gamma, beta = torch.ones_like(mean), torch.zeros_like(mean)
-        for row, norm in zip(rows, present, strict=True):
-            if norm.affine:
-                gamma[row], beta[row] = norm.weight.detach(), norm.bias.detach()
-    return _Normalization(mean, inverse, gamma, beta, live)
-
-
-def _keep_running(norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor, rows: Sequence[int]) -> None:
-    running = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
-    observed = [x[row] for row in rows for x in (mean.to(running[0].dtype), variance.to(running[0].dtype))]
-    torch._foreach_lerp_(running, observed, norms[0].momentum)
-    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
-
-
-# -- one pass ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Emitted:
-    """What a state emitted, before the streams' last BatchNorm; tensors are (B, H, W, C)."""
+class _Emitted(NamedTuple):
+    """What a state emitted, before the streams' last BatchNorm, each (B, H, W, C)."""
 
     pooled: list[Tensor]
     dense: list[Tensor]
-    """By kernel, (B, H, W, targets * C)."""
+    """By kernel, (B, H, W, streams * C)."""
     reduced: list[Tensor]
     separated: list[Tensor]
     inner: list[Tensor | None]
     """Between the two blocks of a separable convolution."""
 
-    def located(self, state: Tensor, emission: _Emission) -> list[tuple[Tensor, int]]:
-        """Each stream's tensor and the channel at which it begins, in the order of the rows."""
-        channels = state.shape[3]
-        places = [(state, 0)] * len(emission.same)
+    def parts(self, state: Tensor, emission: Emission) -> list[Part]:
+        """Each stream's, in the order of the rows."""
+        parts: list[Part] = [(state, 0)] * len(emission.same)
         for pooled, streams in zip(self.pooled, emission.pools.values(), strict=True):
-            places += [(pooled, 0)] * len(streams)
+            parts += [(pooled, 0)] * len(streams)
         for z, streams in zip(self.dense, emission.dense.values(), strict=True):
-            places += [(z, number * channels) for number in range(len(streams))]
-        return places + [(z, 0) for z in (*self.reduced, *self.separated)]
+            parts += [(z, number * emission.channels(state)) for number in range(len(streams))]
+        return parts + [(z, 0) for z in (*self.reduced, *self.separated)]
 
 
-class _Kernels:
-    """The passes over tensors of one type."""
+class _Inner(NamedTuple):
+    """BatchNorm between the blocks of separable convolutions: as its statistics have it, and as the kernels read it."""
 
-    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
-        self.library = library
-        self.dtype = dtype
-        self.threads = torch.get_num_threads()
+    norm: Normalization
+    a: Tensor
+    b: Tensor
 
-    def own(self, x: Tensor) -> Tensor:
-        """Contiguous and of this type."""
-        return x.detach().to(self.dtype).contiguous()
+    def affine(self, row: int) -> tuple[Tensor, Tensor]:
+        return self.a[row], self.b[row]
 
-    # -- forward --
 
-    def emit(self, state: Tensor, emission: _Emission) -> tuple[_Emitted, Tensor, "_Inner | None"]:
-        """What a state emits, the sums (2, streams, C) for its BatchNorm, and the inner BatchNorm of separables."""
-        channels = state.shape[3]
-        sums = torch.zeros(2, len(emission.rows()), channels, dtype=torch.float64)
-        inner, between = self.first_blocks(state, emission)
-        emitted = self.last_blocks(state, emission, sums, between, inner)
-        return emitted, sums, inner
+def _first_blocks(run: Kernels, state: Tensor, emission: Emission) -> tuple[list[Tensor | None], _Inner | None]:
+    """The first blocks of separable convolutions, and the BatchNorm after them."""
+    chains = [blocks_of(stream) for stream in emission.separable]
+    if all(len(chain) == 1 for chain in chains):
+        return [None] * len(chains), None
+    sums = torch.zeros(2, len(chains), state.shape[3], dtype=torch.float64)
+    inner = [
+        run.separable(state, None, chain[0], sums[:, row]) if len(chain) > 1 else None
+        for row, chain in enumerate(chains)
+    ]
+    some = next(z for z in inner if z is not None)
+    norm = normalization([chain[0].norm if len(chain) > 1 else None for chain in chains], sums, _values(some))
+    a, b = norm.factors()
+    return inner, _Inner(norm, run.own(a), run.own(b))
 
-    def first_blocks(self, state: Tensor, emission: _Emission) -> tuple["_Inner | None", list[Tensor | None]]:
-        chains = [_blocks(stream.operation) for stream in emission.separable]
-        if all(len(chain) == 1 for chain in chains):
-            return None, [None] * len(chains)
-        sums = torch.zeros(2, len(chains), state.shape[3], dtype=torch.float64)
-        between = [
-            self.separable(state, None, None, chain[0], sums, row) if len(chain) > 1 else None
-            for row, chain in enumerate(chains)
-        ]
-        norms = [chain[0].norm if len(chain) > 1 else None for chain in chains]
-        some = next(z for z in between if z is not None)
-        norm = _normalization(norms, sums, some.numel() // some.shape[3])
-        scale, offset = norm.factors(None)
-        return _Inner(norm, scale, self.own(scale), self.own(offset)), between
 
-    def last_blocks(
-        self,
-        state: Tensor,
-        emission: _Emission,
-        sums: Tensor,
-        between: list[Tensor | None],
-        inner: "_Inner | None",
-    ) -> _Emitted:
-        row = len(emission.same)
-        pooled, dense, reduced, separated = [], [], [], []
-        for pool, streams in emission.pools.items():
-            pooled.append(self.pool(state, pool))
-            if any(stream.norm is not None for stream in streams):
-                squares_and_sum = self.products([(pooled[-1], 0)], pooled[-1])
-                sums[:, row : row + len(streams)] = squares_and_sum.flip(0)[:, None]
-            row += len(streams)
-        for kernel, streams in emission.dense.items():
-            convs = [stream.operation.conv for stream in streams]
-            weight = torch.cat([self.own(conv.weight.permute(2, 3, 1, 0)) for conv in convs], dim=3)
-            channels = weight.shape[3]
-            geometry = _geometry(state, channels, kernel, convs[0].stride[0], kernel // 2)
-            z = state.new_empty(state.shape[0], geometry.out_height, geometry.out_width, channels)
-            self.dense(geometry, state, weight, z, 0, sums, row)
-            dense.append(z)
-            row += len(streams)
-        for stream in emission.reductions:
-            halves = (stream.operation.even, stream.operation.odd)
-            channels = sum(half.out_channels for half in halves)
+def _last_blocks(
+    run: Kernels, state: Tensor, emission: Emission, inner: list[Tensor | None], inner_norm: _Inner | None
+) -> tuple[_Emitted, Tensor]:
+    """What a state emits, and the sums (2, rows, C) for its BatchNorm."""
+    channels = emission.channels(state)
+    sums = torch.zeros(2, len(emission.rows), channels, dtype=torch.float64)
+    row = len(emission.same)
+    pooled: list[Tensor] = []
+    for pool, streams in emission.pools.items():
+        pooled.append(run.pool(state, pool))
+        if any(stream.norm is not None for stream in streams):
+            squares_and_sum = torch.zeros(2, channels, dtype=torch.float64)
+            run.products([(pooled[-1], 0)], pooled[-1], squares_and_sum)
+            sums[:, row : row + len(streams)] = squares_and_sum.flip(0)[:, None]
+        row += len(streams)
+    dense: list[Tensor] = []
+    for streams in emission.dense.values():
+        convs = convs_of(streams)
+        dense.append(_room(state, convs[0].stride[0], len(streams) * channels))
+        run.dense(state, convs, 0, (dense[-1], 0), sums[:, row : row + len(streams)])
+        row += len(streams)
+    reduced: list[Tensor] = []
+    for stream in emission.reductions:
+        reduced.append(_room(state, 2, channels))
+        for shift, half in halves_of(stream):
+            begin = shift * (channels // 2)
+            run.dense(state, [half], shift, (reduced[-1], begin), sums[:, row, begin:])
+        row += 1
+    separated: list[Tensor] = []
+    for number, stream in enumerate(emission.separable):
+        last, middle = blocks_of(stream)[-1], inner[number]
+        if middle is None or inner_norm is None:
+            separated.append(run.separable(state, None, last, sums[:, row]))
+        else:
+            separated.append(run.separable(middle, inner_norm.affine(number), last, sums[:, row]))
+        row += 1
+    return _Emitted(pooled, dense, reduced, separated, inner), sums
+
+
+def _room(state: Tensor, stride: int, channels: int) -> Tensor:
+    height, width = (-(-side // stride) for side in state.shape[1:3])
+    return state.new_empty(state.shape[0], height, width, channels)
+
+
+def _values(z: Tensor) -> int:
+    """How many each channel has."""
+    return z.numel() // z.shape[3]
+
+
+class _Kept(NamedTuple):
+    """What the backward pass needs of a state besides tensors: its BatchNorms, and how many tensors of each kind.
+
+    Only those between blocks if the others are to be computed again."""
+
+    norm: Normalization
+    inner: _Inner | None
+    lengths: list[int]
+
+
+class _FusedCell(torch.autograd.Function):
+    """From (program, whether to recompute, mixing weights or None, inputs, parameters) to the nodes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, program: _Program, recompute: bool, weights: Tensor | None, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        library = kernels(tensors[0].dtype)
+        assert library is not None
+        run, cell = Kernels(library, tensors[0].dtype), program.cell
+        mixing = None if weights is None else weights.detach().double()
+        states = [pixels(x.detach()) for x in tensors[: cell.num_inputs]]
+        sums: dict[int, Tensor] = {}
+        kept: list[_Kept | None] = []
+        saved: list[Tensor | None] = []
+        for source, emission in enumerate(program.emissions):
+            if source >= cell.num_inputs:
+                if source in program.empty:
+                    origin, stride = program.empty[source]
+                    sums[source] = _room(states[origin], stride, states[origin].shape[3]).zero_()
+                states.append(sums[source])
+            if not emission.rows:
+                kept.append(None)
+                continue
+            state = states[source]
+            inner, inner_norm = _first_blocks(run, state, emission)
+            emitted, totals = _last_blocks(run, state, emission, inner, inner_norm)
+            parts = emitted.parts(state, emission)
+            norm = normalization([stream.norm for stream in emission.rows], totals, _values(parts[-1][0]))
+            scale, offset = norm.factors(emission.mixing(mixing))
+            factors, offsets = run.own(scale[emission.by_target]), run.own(emission.membership @ offset)
             begin = 0
-            for shift, half in enumerate(halves):
-                geometry = _geometry(state, half.out_channels, 1, 2, -shift)
-                if not begin:
-                    z = state.new_empty(state.shape[0], geometry.out_height, geometry.out_width, channels)
-                self.dense(geometry, state, self.own(half.weight.permute(2, 3, 1, 0)), z, begin, sums, row)
-                begin += half.out_channels
-            reduced.append(z)
-            row += 1
-        for number, stream in enumerate(emission.separable):
-            last, middle = _blocks(stream.operation)[-1], between[number]
-            if middle is None:
-                separated.append(self.separable(state, None, None, last, sums, row))
+            for number, (target, rows) in enumerate(emission.targets.items()):
+                fresh = target not in sums
+                if fresh:
+                    sums[target] = _room(parts[-1][0], 1, emission.channels(state))
+                run.combine([parts[row] for row in rows], factors[begin:], offsets[number], sums[target], not fresh)
+                begin += len(rows)
+            groups: list[Any] = [inner] if recompute else list(emitted)
+            kept.append(_Kept(norm, inner_norm, [len(group) for group in groups]))
+            saved += [x for group in groups for x in group]
+        nodes = [images(state) for state in states[cell.num_inputs :]]
+        ctx.program, ctx.kept, ctx.mixing = program, kept, mixing
+        ctx.save_for_backward(*tensors[: cell.num_inputs], *nodes, *saved)
+        ctx.set_materialize_grads(False)
+        return tuple(nodes)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
+        program: _Program = ctx.program
+        cell = program.cell
+        num_states = cell.num_inputs + cell.num_nodes
+        states, saved = [pixels(x) for x in ctx.saved_tensors[:num_states]], list(ctx.saved_tensors[num_states:])
+        library = kernels(states[0].dtype)
+        assert library is not None
+        needs_inputs = ctx.needs_input_grad[3 : 3 + cell.num_inputs]
+        back = _Backward(
+            Kernels(library, states[0].dtype),
+            ctx.mixing,
+            torch.zeros_like(ctx.mixing) if ctx.needs_input_grad[2] else None,
+            {slot: position for position, slot in enumerate(program.slots)},
+            ctx.needs_input_grad[3 + cell.num_inputs :],
+            [None] * num_states,
+        )
+        for source in reversed(range(num_states)):
+            emission, kept = program.emissions[source], ctx.kept[source]
+            if source >= cell.num_inputs:
+                given = outer[source - cell.num_inputs]
+                # what comes from outside is not ours to add to
+                back.at_states[source] = torch.zeros_like(states[source]) if given is None else pixels(given).clone()
+            elif needs_inputs[source]:
+                back.at_states[source] = torch.zeros_like(states[source])
+            if kept is None:
+                continue
+            groups: list[Any] = []
+            for length in reversed(kept.lengths):
+                groups.insert(0, saved[len(saved) - length :])
+                del saved[len(saved) - length :]
+            if len(groups) == 1:
+                emitted, _ = _last_blocks(back.run, states[source], emission, groups[0], kept.inner)
             else:
-                assert inner is not None
-                separated.append(self.separable(middle, inner.a[number], inner.b[number], last, sums, row))
+                emitted = _Emitted(*groups)
+            back.through(emission, states[source], emitted, kept, back.at_states[source])
+        inputs = [None if x is None else images(x) for x in back.at_states[: cell.num_inputs]]
+        mixing = None if back.at_mixing is None else back.at_mixing.to(states[0].dtype)
+        return (None, None, mixing, *inputs, *back.at_parameters)
+
+
+# -- backward ----------------------------------------------------------------------------------------------------------
+
+
+class _Backward:
+    """Gradients of one cell while its states are walked in reverse."""
+
+    def __init__(
+        self,
+        run: Kernels,
+        mixing: Tensor | None,
+        at_mixing: Tensor | None,
+        positions: dict[tuple[nn.Module, str], int],
+        needed: Sequence[bool],
+        at_states: list[Tensor | None],
+    ) -> None:
+        self.run = run
+        self.mixing = mixing
+        self.at_mixing = at_mixing
+        self.positions = positions
+        self.needed = needed
+        self.at_states = at_states
+        self.at_parameters: list[Tensor | None] = [None] * len(positions)
+
+    def wanted(self, *modules: nn.Module) -> bool:
+        """Whether any of these modules has a weight of its own that learns."""
+        positions = (self.positions.get((module, "weight")) for module in modules)
+        return any(position is not None and self.needed[position] for position in positions)
+
+    def put(self, module: nn.Module, name: str, value: Tensor) -> None:
+        self.at_parameters[self.positions[module, name]] = value
+
+    def put_norm(self, norm: nn.BatchNorm2d | None, gamma: Tensor, beta: Tensor) -> None:
+        if norm is not None and norm.affine:
+            self.put(norm, "weight", self.run.own(gamma))
+            self.put(norm, "bias", self.run.own(beta))
+
+    def at_node(self, stream: Stream) -> Tensor:
+        gradient = self.at_states[stream.target]
+        assert gradient is not None
+        return gradient
+
+    def through(self, emission: Emission, state: Tensor, emitted: _Emitted, kept: _Kept, into: Tensor | None) -> None:
+        """All that the streams of one state pass back: to the state (`into`), to mixing weights and parameters."""
+        rows, norm, run = emission.rows, kept.norm, self.run
+        parts = emitted.parts(state, emission)
+        values = _values(parts[-1][0])
+        product, total = self.sums(emission, parts)
+        mixing = emission.mixing(self.mixing)
+        scale, _ = norm.factors(mixing)
+        normalized, slope, constant = norm.backward(product, total, scale, values)
+        if self.at_mixing is not None:
+            self.at_mixing[emission.places] = norm.passed(normalized, total)
+        if norm.gamma is not None:
+            for stream, gamma, beta in zip(rows, mixing * normalized, mixing * total, strict=True):
+                self.put_norm(stream.norm, gamma, beta)
+        factor, slope, constant = run.own(scale), run.own(slope), run.own(constant)
+        row = 0
+
+        def closed_form(begin: int = 0) -> ClosedForm:
+            return ClosedForm(factor[row, begin:], slope[row, begin:], constant[row, begin:])
+
+        if emission.same:
+            if into is not None:
+                run.combine([(self.at_node(stream), 0) for stream in emission.same], factor, None, into, True)
+            row += len(emission.same)
+        for pooled, (pool, streams) in zip(emitted.pooled, emission.pools.items(), strict=True):
+            chosen = slice(row, row + len(streams))
+            if into is not None:
+                gradient = torch.empty_like(pooled)
+                gradients = [(self.at_node(stream), 0) for stream in streams]
+                factors = torch.cat([factor[chosen], slope[chosen].sum(0, keepdim=True)])
+                run.combine([*gradients, (pooled, 0)], factors, constant[chosen].sum(0), gradient, False)
+                run.pool_backward(state, pool, pooled, gradient, into)
+            row += len(streams)
+        for z, streams in zip(emitted.dense, emission.dense.values(), strict=True):
+            convs = convs_of(streams)
+            wanted = self.wanted(*convs)
+            if wanted or into is not None:
+                gradients = [(self.at_node(stream), 0) for stream in streams]
+                results = run.dense_backward(state, convs, 0, gradients, (z, 0), closed_form(), into, wanted)
+                for conv, result in zip(convs, results or (), strict=False):
+                    self.put(conv, "weight", result)
+            row += len(streams)
+        for z, stream in zip(emitted.reduced, emission.reductions, strict=True):
+            for shift, half in halves_of(stream):
+                wanted, begin = self.wanted(half), shift * (z.shape[3] // 2)
+                if wanted or into is not None:
+                    at = [(self.at_node(stream), begin)]
+                    results = run.dense_backward(state, [half], shift, at, (z, begin), closed_form(begin), into, wanted)
+                    for result in results or ():
+                        self.put(half, "weight", result)
             row += 1
-        return _Emitted(pooled, dense, reduced, separated, between)
+        for number, (z, stream) in enumerate(zip(emitted.separated, emission.separable, strict=True)):
+            blocks, middle, gradient = blocks_of(stream), emitted.inner[number], self.at_node(stream)
+            if middle is None or kept.inner is None:
+                self.separable(state, None, blocks[0], gradient, z, closed_form(), into, None)
+            elif into is not None or self.wanted(*(module for block in blocks for module in block.modules())):
+                at_middle = torch.empty_like(middle)
+                sums = torch.zeros(2, middle.shape[3], dtype=torch.float64)
+                affine = kept.inner.affine(number)
+                self.separable(middle, affine, blocks[1], gradient, z, closed_form(), at_middle, sums)
+                one = kept.inner.norm[number]
+                inner_scale, _ = one.factors()
+                passed, *rest = one.backward(sums[1:], sums[:1], inner_scale, values)
+                self.put_norm(blocks[0].norm, passed[0], sums[0])
+                first = ClosedForm(*(run.own(x[0]) for x in (inner_scale, *rest)))
+                self.separable(state, None, blocks[0], at_middle, middle, first, into, None)
+            row += 1
+
+    def sums(self, emission: Emission, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+        """Over pixels, of g * z and of g, each (rows, C)."""
+        rows = emission.rows
+        sums = torch.zeros(len(rows) + len(emission.targets), self.at_node(rows[0]).shape[3], dtype=torch.float64)
+        begin, products, totals = 0, [0] * len(rows), [0] * len(rows)
+        for chosen in emission.targets.values():
+            gradient = self.at_node(rows[chosen[0]])
+            self.run.products([parts[row] for row in chosen], gradient, sums[begin:])
+            for position, row in enumerate(chosen):
+                products[row], totals[row] = begin + position, begin + len(chosen)
+            begin += len(chosen) + 1
+        return sums[products], sums[totals]
 
     def separable(
-        self, u: Tensor, a: Tensor | None, b: Tensor | None, block: DepthwisePointwise, sums: Tensor, row: int
-    ) -> Tensor:
-        geometry = _block_geometry(u, block)
-        z = u.new_empty(u.shape[0], geometry.out_height, geometry.out_width, geometry.out_channels)
-        depth, point = self.depthwise_weight(block), self.own(block.pointwise.weight.flatten(1).t())
-        self.library.separable_forward(
-            ctypes.byref(geometry), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(z),
-            _at(sums[0, row]), _at(sums[1, row]),
-        )  # fmt: skip
-        return z
-
-    def depthwise_weight(self, block: DepthwisePointwise) -> Tensor:
-        return self.own(block.depthwise.weight.flatten(1).t())
-
-    def dense(
-        self, geometry: _Geometry, x: Tensor, weight: Tensor, z: Tensor, begin: int, sums: Tensor, row: int
-    ) -> None:
-        self.library.dense_forward(
-            ctypes.byref(geometry), self.threads, _at(x), _at(weight), _at(z, begin), z.shape[3],
-            _at(sums[0, row], begin), _at(sums[1, row], begin),
-        )  # fmt: skip
-
-    def pool(self, x: Tensor, pool: MaxPool3x3 | AvgPool3x3) -> Tensor:
-        geometry = _geometry(x, x.shape[3], 3, pool.stride, 1)
-        result = x.new_empty(x.shape[0], geometry.out_height, geometry.out_width, x.shape[3])
-        maximum = isinstance(pool, MaxPool3x3)
-        self.library.pool_forward(ctypes.byref(geometry), self.threads, maximum, _at(x), _at(result))
-        return result
-
-    def combine(
-        self, places: Sequence[tuple[Tensor, int]], factors: Tensor, offset: Tensor, out: Tensor, accumulate: bool
-    ) -> None:
-        """out (+)= sum of factors[k] * tensors[k] + offset; factors (tensors, C)."""
-        channels = out.shape[3]
-        self.library.combine(
-            out.numel() // channels, channels, self.threads, len(places), _addresses(places),
-            _longs([x.shape[3] for x, _ in places]), _at(factors), _at(offset), _at(out), accumulate,
-        )  # fmt: skip
-
-    def products(self, places: Sequence[tuple[Tensor, int]], gradient: Tensor) -> Tensor:
-        """Sums over pixels of gradient * tensor, and of the gradient: (tensors + 1, C)."""
-        channels = gradient.shape[3]
-        sums = torch.zeros(len(places) + 1, channels, dtype=torch.float64)
-        self.library.products(
-            gradient.numel() // channels, channels, self.threads, len(places), _addresses(places),
-            _longs([x.shape[3] for x, _ in places]), _at(gradient), _at(sums),
-        )  # fmt: skip
-        return sums
-
-    # -- backward --
-
-    def separable_backward(
         self,
         u: Tensor,
         affine: tuple[Tensor, Tensor] | None,
         block: DepthwisePointwise,
         gradient: Tensor,
         z: Tensor,
-        closed_form: tuple[Tensor, Tensor, Tensor],
+        closed_form: ClosedForm,
         into: Tensor | None,
-        parameters: "_Gradients",
-        sums: Tensor | None = None,
+        sums: Tensor | None,
     ) -> None:
-        """Adds to `into` the gradient at the block's input, after its affine map, or writes it if `sums` are asked."""
-        geometry = _block_geometry(u, block)
-        depth_gradient = point_gradient = None
-        if parameters.wanted(block.depthwise.weight, block.pointwise.weight):
-            depth_gradient = u.new_zeros(geometry.kernel**2, geometry.channels)
-            point_gradient = u.new_zeros(geometry.channels, geometry.out_channels)
-        elif into is None:
-            return
-        a, b = affine if affine is not None else (None, None)
-        depth, point = self.depthwise_weight(block), self.own(block.pointwise.weight.flatten(1))
-        A, B, D = closed_form
-        self.library.separable_backward(
-            ctypes.byref(geometry), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(gradient), _at(z),
-            _at(A), _at(B), _at(D), _at(into), sums is None, _at(depth_gradient), _at(point_gradient), _at(sums),
-        )  # fmt: skip
-        if depth_gradient is not None and point_gradient is not None:
-            parameters.put(block.depthwise.weight, depth_gradient.t())
-            parameters.put(block.pointwise.weight, point_gradient.t())
-
-    def dense_backward(
-        self,
-        geometry: _Geometry,
-        u: Tensor,
-        convs: Sequence[nn.Conv2d],
-        gradients: Sequence[tuple[Tensor, int]],
-        z: Tensor,
-        begin: int,
-        closed_form: tuple[Tensor, Tensor, Tensor],
-        into: Tensor | None,
-        parameters: "_Gradients",
-    ) -> None:
-        weights = [conv.weight for conv in convs]
-        wanted = parameters.wanted(*weights)
+        wanted = self.wanted(block.depthwise, block.pointwise)
         if into is None and not wanted:
             return
-        backwards = torch.cat([self.own(weight.flip(2, 3).permute(2, 3, 0, 1)) for weight in weights], dim=2)
-        kernel = geometry.kernel
-        total = u.new_zeros(kernel, kernel, geometry.channels, geometry.out_channels) if wanted else None
-        A, B, D = closed_form
-        self.library.dense_backward(
-            ctypes.byref(geometry), self.threads, _at(u), _at(backwards), len(convs), _addresses(gradients),
-            gradients[0][0].shape[3], _at(z, begin), z.shape[3], _at(A), _at(B), _at(D), _at(into), _at(total),
-        )  # fmt: skip
-        if total is not None:
-            for weight, part in zip(weights, total.chunk(len(weights), dim=3), strict=True):
-                parameters.put(weight, part.permute(3, 2, 0, 1))
-
-    def pool_backward(
-        self, x: Tensor, pool: MaxPool3x3 | AvgPool3x3, pooled: Tensor, gradient: Tensor, into: Tensor
-    ) -> None:
-        geometry = _geometry(x, x.shape[3], 3, pool.stride, 1)
-        maximum = isinstance(pool, MaxPool3x3)
-        self.library.pool_backward(
-            ctypes.byref(geometry), self.threads, maximum, _at(x), _at(pooled), _at(gradient), _at(into)
-        )
-
-
-@dataclass(frozen=True)
-class _Inner:
-    """BatchNorm between the blocks of separable convolutions: as sums have it, and as the kernels read it."""
-
-    norm: _Normalization
-    scale: Tensor
-    a: Tensor
-    b: Tensor
-
-
-def _block_geometry(u: Tensor, block: DepthwisePointwise) -> _Geometry:
-    depthwise = block.depthwise
-    kernel, stride, pad, dilation = (
-        depthwise.kernel_size[0],
-        depthwise.stride[0],
-        int(depthwise.padding[0]),
-        depthwise.dilation[0],
-    )
-    return _geometry(u, block.pointwise.out_channels, kernel, stride, pad, dilation)
-
-
-class _Gradients:
-    """Gradients of a cell's parameters, by their position."""
-
-    def __init__(self, index: dict[nn.Parameter, int], needed: Sequence[bool]) -> None:
-        self.index = index
-        self.needed = needed
-        self.values: list[Tensor | None] = [None] * len(index)
-
-    def wanted(self, *parameters: nn.Parameter) -> bool:
-        return any(self.needed[self.index[parameter]] for parameter in parameters)
-
-    def put(self, parameter: nn.Parameter, value: Tensor) -> None:
-        self.values[self.index[parameter]] = value.reshape(parameter.shape).to(parameter.dtype)
-
-    def put_norm(self, norm: nn.BatchNorm2d | None, gamma: Tensor, beta: Tensor) -> None:
-        if norm is not None and norm.affine:
-            self.put(norm.weight, gamma)
-            self.put(norm.bias, beta)
-
-
-# -- the function ------------------------------------------------------------------------------------------------------
-
-
-class _FusedCell(torch.autograd.Function):
-    """From (program, mixing weights or None, inputs, parameters) to the nodes."""
-
-    @staticmethod
-    def forward(ctx: Any, program: _Program, weights: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
-        cell = program.cell
-        kernels_ = _Kernels(program.library, tensors[0].dtype)
-        states = [_pixels(x.detach()) for x in tensors[: cell.num_inputs]]
-        sums: dict[int, Tensor] = {}
-        saved: list[Tensor | None] = []
-        kept = []
-        mixing = None if weights is None else weights.detach().double()
-        for source in range(cell.num_inputs + cell.num_nodes):
-            emission = program.emissions[source]
-            if source >= cell.num_inputs:
-                states.append(sums[source])
-            rows = emission.rows()
-            if not rows:
-                _add_zeros(cell, source, emission, states[source], sums)
-                kept.append(None)
-                continue
-            emitted, totals, inner = kernels_.emit(states[source], emission)
-            places = emitted.located(states[source], emission)
-            values = places[-1][0].numel() // places[-1][0].shape[3]
-            norm = _normalization([stream.norm for stream in rows], totals, values)
-            scale, offset = norm.factors(_mixing(mixing, rows))
-            for target, chosen in _by_target(rows).items():
-                out = sums.get(target)
-                fresh = out is None
-                if out is None:
-                    out = places[-1][0].new_empty(*places[-1][0].shape[:3], states[source].shape[3])
-                    sums[target] = out
-                kernels_.combine(
-                    [places[row] for row in chosen],
-                    kernels_.own(scale[chosen]),
-                    kernels_.own(offset[chosen].sum(0)),
-                    out,
-                    accumulate=not fresh,
-                )
-            _add_zeros(cell, source, emission, states[source], sums)
-            parts = [emitted.pooled, emitted.dense, emitted.reduced, emitted.separated, emitted.inner]
-            kept.append((norm, inner, [len(part) for part in parts]))
-            saved += [x for part in parts for x in part]
-        ctx.program, ctx.kept, ctx.mixing = program, kept, mixing
-        ctx.weights_dtype = None if weights is None else weights.dtype
-        nodes = [_images(states[node]) for node in range(cell.num_inputs, cell.num_inputs + cell.num_nodes)]
-        ctx.save_for_backward(*tensors[: cell.num_inputs], *nodes, *saved)
-        ctx.set_materialize_grads(False)
-        return tuple(nodes)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
-        program: _Program = ctx.program
-        cell = program.cell
-        num_states = cell.num_inputs + cell.num_nodes
-        states = [_pixels(x) for x in ctx.saved_tensors[:num_states]]
-        saved = list(ctx.saved_tensors[num_states:])
-        kernels_ = _Kernels(program.library, states[0].dtype)
-        needs_inputs = ctx.needs_input_grad[2 : 2 + cell.num_inputs]
-        parameters = _Gradients(program.index, ctx.needs_input_grad[2 + cell.num_inputs :])
-        mixing_gradient = None
-        if ctx.needs_input_grad[1]:
-            mixing_gradient = torch.zeros_like(ctx.mixing)
-        gradients: list[Tensor | None] = [None] * num_states
-        for source in reversed(range(num_states)):
-            gradient = None
-            if source >= cell.num_inputs:
-                given = outer[source - cell.num_inputs]
-                gradient = torch.zeros_like(states[source]) if given is None else _pixels(given)
-                if given is not None and program.emissions[source].rows():
-                    gradient = gradient.clone() if gradient.data_ptr() == given.data_ptr() else gradient
-            elif needs_inputs[source]:
-                gradient = torch.zeros_like(states[source])
-            gradients[source] = gradient
-            kept = ctx.kept[source]
-            if kept is None:
-                continue
-            norm, inner, lengths = kept
-            parts: list[list[Any]] = []
-            for length in reversed(lengths):
-                parts.insert(0, saved[len(saved) - length :])
-                del saved[len(saved) - length :]
-            _source_backward(
-                kernels_, program.emissions[source], states[source], _Emitted(*parts), norm, inner, gradients, gradient,
-                ctx.mixing, mixing_gradient, parameters,
-            )  # fmt: skip
-        inputs = [
-            _images(x) if x is not None and needed else None
-            for x, needed in zip(gradients[: cell.num_inputs], needs_inputs, strict=True)
-        ]
-        mixing = None if mixing_gradient is None else mixing_gradient.to(ctx.weights_dtype)
-        return (None, mixing, *inputs, *parameters.values)
-
-
-def _source_backward(
-    kernels_: _Kernels,
-    emission: _Emission,
-    state: Tensor,
-    emitted: _Emitted,
-    norm: _Normalization,
-    inner: _Inner | None,
-    gradients: Sequence[Tensor | None],
-    into: Tensor | None,
-    mixing: Tensor | None,
-    mixing_gradient: Tensor | None,
-    parameters: _Gradients,
-) -> None:
-    """Everything that the streams of one state pass back: to the state (`into`), mixing weights and parameters."""
-    rows = emission.rows()
-    places = emitted.located(state, emission)
-    channels = state.shape[3]
-    values = places[-1][0].numel() // places[-1][0].shape[3]
-    product = torch.empty(len(rows), channels, dtype=torch.float64)
-    total = torch.empty_like(product)
-    for target, chosen in _by_target(rows).items():
-        g = gradients[target]
-        assert g is not None
-        result = kernels_.products([places[row] for row in chosen], g)
-        product[chosen], total[chosen] = result[:-1], result[-1]
-    weight = _mixing(mixing, rows)
-    scale, _ = norm.factors(weight)
-    normalized, slope, constant = norm.backward(product, total, scale, values)
-    if mixing_gradient is not None:
-        passed = normalized if norm.gamma is None else norm.gamma * normalized
-        if norm.beta is not None:
-            passed = passed + norm.beta * total
-        for stream, value in zip(rows, passed.sum(1), strict=True):
-            mixing_gradient[stream.place] = value
-    if norm.gamma is not None:
-        by_weight = 1.0 if weight is None else weight
-        for stream, gamma, beta in zip(rows, by_weight * normalized, by_weight * total, strict=True):
-            parameters.put_norm(stream.norm, gamma, beta)
-    A, B, D = kernels_.own(scale), kernels_.own(slope), kernels_.own(constant)
-    at = [(gradients[stream.target], 0) for stream in rows]
-    if emission.same and into is not None:
-        chosen = slice(0, len(emission.same))
-        kernels_.combine(at[chosen], A[chosen], torch.zeros_like(D[0]), into, accumulate=True)  # type: ignore[arg-type]
-    row = len(emission.same)
-    for pooled, (pool, streams) in zip(emitted.pooled, emission.pools.items(), strict=True):
-        chosen = slice(row, row + len(streams))
-        if into is not None:
-            gradient = torch.empty_like(pooled)
-            factors = torch.cat([A[chosen], B[chosen].sum(0, keepdim=True)])
-            kernels_.combine([*at[chosen], (pooled, 0)], factors, D[chosen].sum(0), gradient, accumulate=False)  # type: ignore[list-item]
-            kernels_.pool_backward(state, pool, pooled, gradient, into)
-        row += len(streams)
-    for z, (kernel, streams) in zip(emitted.dense, emission.dense.items(), strict=True):
-        chosen = slice(row, row + len(streams))
-        convs = [stream.operation.conv for stream in streams]
-        geometry = _geometry(state, z.shape[3], kernel, convs[0].stride[0], kernel // 2)
-        kernels_.dense_backward(
-            geometry, state, convs, at[chosen], z, 0, (A[row], B[row], D[row]), into, parameters  # type: ignore[arg-type]
-        )  # fmt: skip
-        row += len(streams)
-    for z, stream in zip(emitted.reduced, emission.reductions, strict=True):
-        begin = 0
-        for shift, half in enumerate((stream.operation.even, stream.operation.odd)):
-            geometry = _geometry(state, half.out_channels, 1, 2, -shift)
-            closed = (A[row, begin:], B[row, begin:], D[row, begin:])
-            g = gradients[stream.target]
-            assert g is not None
-            kernels_.dense_backward(geometry, state, [half], [(g, begin)], z, begin, closed, into, parameters)
-            begin += half.out_channels
-        row += 1
-    for number, (z, stream) in enumerate(zip(emitted.separated, emission.separable, strict=True)):
-        blocks, middle, g = _blocks(stream.operation), emitted.inner[number], gradients[stream.target]
-        assert g is not None
-        closed = (A[row], B[row], D[row])
-        row += 1
-        if middle is None:
-            kernels_.separable_backward(state, None, blocks[0], g, z, closed, into, parameters)
-            continue
-        if into is None and not parameters.wanted(*stream.operation.parameters()):
-            continue
-        assert inner is not None
-        between = torch.empty_like(middle)
-        sums = torch.zeros(2, channels, dtype=torch.float64)
-        affine = (inner.a[number], inner.b[number])
-        kernels_.separable_backward(middle, affine, blocks[1], g, z, closed, between, parameters, sums)
-        one = inner.norm.row(number)
-        scale_of_one = inner.scale[number : number + 1]
-        normalized, slope, constant = one.backward(sums[1:], sums[:1], scale_of_one, values)
-        parameters.put_norm(blocks[0].norm, normalized[0], sums[0])
-        closed = (kernels_.own(scale_of_one[0]), kernels_.own(slope[0]), kernels_.own(constant[0]))
-        kernels_.separable_backward(state, None, blocks[0], between, middle, closed, into, parameters)
-
-
-def _by_target(rows: Sequence[_Stream]) -> dict[int, list[int]]:
-    chosen: dict[int, list[int]] = {}
-    for row, stream in enumerate(rows):
-        chosen.setdefault(stream.target, []).append(row)
-    return chosen
-
-
-def _mixing(weights: Tensor | None, rows: Sequence[_Stream]) -> Tensor | None:
-    """(streams, 1)."""
-    if weights is None:
-        return None
-    positions, columns = zip(*(stream.place for stream in rows), strict=True)
-    return weights[list(positions), list(columns)][:, None]
-
-
-def _add_zeros(cell: CellTopology, source: int, emission: _Emission, state: Tensor, sums: dict[int, Tensor]) -> None:
-    """A node that only ``none`` leads to is zero: made when the last edge into it has been walked."""
-    for position, (edge, _) in enumerate(cell.edges):
-        if edge.source == source and edge.target not in sums and cell.incoming(edge.target)[-1] == position:
-            height, width = (-(-side // emission.stride) for side in state.shape[1:3])
-            sums[edge.target] = state.new_zeros(state.shape[0], height, width, state.shape[3])
+        results = self.run.separable_backward(u, affine, block, gradient, z, closed_form, into, sums, wanted)
+        if results is not None:
+            self.put(block.depthwise, "weight", results[0])
+            self.put(block.pointwise, "weight", results[1])

@@ -537,7 +537,7 @@ void combine_of(long pixels, long C, int threads, long count, const T* const* te
       const long first = tile * TILE, last = std::min(pixels, first + TILE);
       for (long c = 0; c < C; c += L) {
         Vector<T, L> sum[TILE];
-        const Vector<T, L> offset = load<T, L>(D + c);
+        const Vector<T, L> offset = D ? load<T, L>(D + c) : Vector<T, L>{};
         for (long i = first; i < last; ++i) {
           sum[i - first] = offset;
           if (accumulate) sum[i - first] += load<T, L>(out + i * C + c);

@@ -1,0 +1,33 @@
+"""Which execution a run takes: a fixed rule by what the machine can do, never a timing."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from cdarts.errors import ConfigurationError
+from cdarts.execution.compiler import why_unavailable
+
+ExecutionName = Literal["plain", "share", "fused", "recompute"]
+
+Choice = Literal["auto"] | ExecutionName
+"""An execution, or leaving it to the machine."""
+
+
+def choose_execution(
+    name: Choice, device: torch.device, report: Callable[[str], None] = lambda _: None
+) -> tuple[ExecutionName, str | None]:
+    """The execution's name, and a remark if ``auto`` could not have the fastest.
+
+    `report` hears that kernels are compiled, which takes some seconds.
+
+    Raises `ConfigurationError` if an execution was asked for that this machine has not.
+    """
+    if name == "plain" or name == "share":
+        return name, None
+    reason = "its kernels are for the CPU" if device.type != "cpu" else why_unavailable(torch.float32, report)
+    if name == "auto":
+        return ("fused", None) if reason is None else ("share", f"execution share, not fused: {reason}")
+    if reason is not None:
+        raise ConfigurationError(f"--execution {name}: {reason}; use --execution auto")
+    return name, None

@@ -1,0 +1,220 @@
+"""The passes of ``kernels.cpp`` over tensors, contiguous (B, H, W, C) and of one type; weights are PyTorch's."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cdarts.operations import AvgPool3x3, DepthwisePointwise, MaxPool3x3
+
+Part = tuple[Tensor, int]
+"""Some channels of a tensor: it, and the channel at which they begin."""
+
+
+class ClosedForm(NamedTuple):
+    """The gradient at z,  factor * g + slope * z + constant,  each (C,)."""
+
+    factor: Tensor
+    slope: Tensor
+    constant: Tensor
+
+
+class Geometry(ctypes.Structure):
+    """Shapes of one convolution or pool."""
+
+    _fields_ = [
+        (name, ctypes.c_long)
+        for name in (
+            "batch", "height", "width", "channels", "out_height", "out_width", "out_channels",
+            "kernel", "stride", "pad", "dilation",
+        )
+    ]  # fmt: skip
+
+
+def geometry(x: Tensor, out_channels: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> Geometry:
+    """Of an operation that divides the side of `x` by its stride, rounding up."""
+    batch, height, width, channels = x.shape
+    sides = (-(-height // stride), -(-width // stride))
+    return Geometry(batch, height, width, channels, *sides, out_channels, kernel, stride, pad, dilation)
+
+
+def pixels(x: Tensor) -> Tensor:
+    """(B, C, H, W) as contiguous (B, H, W, C)."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def images(x: Tensor) -> Tensor:
+    """(B, H, W, C) as (B, C, H, W), channels last."""
+    return x.permute(0, 3, 1, 2)
+
+
+def _at(tensor: Tensor | None, offset: int = 0) -> int | None:
+    """Address of a tensor's element; the caller keeps the tensor alive."""
+    return None if tensor is None else tensor.data_ptr() + offset * tensor.element_size()
+
+
+def _addresses(parts: Sequence[Part]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(parts))(*[_at(tensor, begin) for tensor, begin in parts])
+
+
+def _rows(parts: Sequence[Part]) -> ctypes.Array[ctypes.c_long]:
+    """How far apart the tensors' pixels lie."""
+    return (ctypes.c_long * len(parts))(*[tensor.shape[3] for tensor, _ in parts])
+
+
+class Kernels:
+    """The passes for tensors of one type."""
+
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        self.library = library
+        self.dtype = dtype
+        self.threads = torch.get_num_threads()
+
+    def own(self, x: Tensor) -> Tensor:
+        """Contiguous and of this type."""
+        return x.to(self.dtype).contiguous()
+
+    # -- separable blocks: rectify, depthwise, pointwise --
+
+    def separable(
+        self, u: Tensor, affine: tuple[Tensor, Tensor] | None, block: DepthwisePointwise, sums: Tensor
+    ) -> Tensor:
+        """The block of  a * u + b,  without its BatchNorm, for which `sums` (2, C) are taken."""
+        shape = _block_geometry(u, block)
+        z = u.new_empty(u.shape[0], shape.out_height, shape.out_width, shape.out_channels)
+        a, b = affine or (None, None)
+        depth, point = _depth_weight(block), block.pointwise.weight.detach().flatten(1).t().contiguous()
+        self.library.separable_forward(
+            ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(z),
+            _at(sums[0]), _at(sums[1]),
+        )  # fmt: skip
+        return z
+
+    def separable_backward(
+        self,
+        u: Tensor,
+        affine: tuple[Tensor, Tensor] | None,
+        block: DepthwisePointwise,
+        gradient: Tensor,
+        z: Tensor,
+        closed_form: ClosedForm,
+        into: Tensor | None,
+        sums: Tensor | None,
+        weights_wanted: bool,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Gradients of the depthwise and pointwise weights, if wanted, and in `into` that at  a * u + b.
+
+        Without `sums` it is added to `into`; with, it is written, and `sums` (2, C) are of it and of its
+        product with u.
+        """
+        shape = _block_geometry(u, block)
+        depth_gradient = u.new_zeros(shape.kernel**2, shape.channels) if weights_wanted else None
+        point_gradient = u.new_zeros(shape.channels, shape.out_channels) if weights_wanted else None
+        a, b = affine or (None, None)
+        depth, point = _depth_weight(block), block.pointwise.weight.detach().flatten(1).contiguous()
+        self.library.separable_backward(
+            ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(gradient), _at(z),
+            *map(_at, closed_form), _at(into), sums is None, _at(depth_gradient), _at(point_gradient), _at(sums),
+        )  # fmt: skip
+        if depth_gradient is None or point_gradient is None:
+            return None
+        return (
+            depth_gradient.t().reshape(block.depthwise.weight.shape),
+            point_gradient.t().reshape(block.pointwise.weight.shape),
+        )
+
+    # -- dense blocks: rectify, convolution; several of one input together --
+
+    def dense(self, x: Tensor, convs: Sequence[nn.Conv2d], shift: int, z: Part, sums: Tensor) -> None:
+        """Writes the convolutions' results, one after another, to channels of z; `sums`: (2, their channels).
+
+        `shift`: pixels by which the input is moved up and left before.
+        """
+        weight = torch.cat([conv.weight.detach() for conv in convs]).permute(2, 3, 1, 0).contiguous()
+        shape = _dense_geometry(x, convs, shift)
+        self.library.dense_forward(
+            ctypes.byref(shape), self.threads, _at(x), _at(weight), _at(*z), z[0].shape[3], _at(sums[0]), _at(sums[1])
+        )
+
+    def dense_backward(
+        self,
+        x: Tensor,
+        convs: Sequence[nn.Conv2d],
+        shift: int,
+        gradients: Sequence[Part],
+        z: Part,
+        closed_form: ClosedForm,
+        into: Tensor | None,
+        weights_wanted: bool,
+    ) -> Sequence[Tensor] | None:
+        """Gradients of the weights, if wanted; adds that at `x` to `into`. `gradients`: one for each convolution."""
+        shape = _dense_geometry(x, convs, shift)
+        kernel, channels, out_channels = shape.kernel, shape.channels, shape.out_channels
+        backwards = torch.cat([conv.weight.detach() for conv in convs]).permute(2, 3, 0, 1).flip(0, 1).contiguous()
+        total = x.new_zeros(kernel, kernel, channels, out_channels) if weights_wanted else None
+        self.library.dense_backward(
+            ctypes.byref(shape), self.threads, _at(x), _at(backwards), len(convs), _addresses(gradients),
+            gradients[0][0].shape[3], _at(*z), z[0].shape[3], *map(_at, closed_form), _at(into), _at(total),
+        )  # fmt: skip
+        if total is None:
+            return None
+        # channels last, as the weights are
+        return total.permute(3, 0, 1, 2).contiguous().permute(0, 3, 1, 2).chunk(len(convs))
+
+    # -- pools --
+
+    def pool(self, x: Tensor, pool: MaxPool3x3 | AvgPool3x3) -> Tensor:
+        shape = geometry(x, x.shape[3], 3, pool.stride, 1)
+        result = x.new_empty(x.shape[0], shape.out_height, shape.out_width, x.shape[3])
+        maximum = isinstance(pool, MaxPool3x3)
+        self.library.pool_forward(ctypes.byref(shape), self.threads, maximum, _at(x), _at(result))
+        return result
+
+    def pool_backward(
+        self, x: Tensor, pool: MaxPool3x3 | AvgPool3x3, pooled: Tensor, gradient: Tensor, into: Tensor
+    ) -> None:
+        """Adds the gradient at `x` to `into`."""
+        shape = geometry(x, x.shape[3], 3, pool.stride, 1)
+        maximum = isinstance(pool, MaxPool3x3)
+        self.library.pool_backward(
+            ctypes.byref(shape), self.threads, maximum, _at(x), _at(pooled), _at(gradient), _at(into)
+        )
+
+    # -- sums over streams and over pixels --
+
+    def combine(
+        self, parts: Sequence[Part], factors: Tensor, offset: Tensor | None, out: Tensor, accumulate: bool
+    ) -> None:
+        """out (+)= sum of factors[k] * parts[k] + offset; factors (parts, C), offset (C,)."""
+        channels = out.shape[3]
+        self.library.combine(
+            out.numel() // channels, channels, self.threads, len(parts), _addresses(parts), _rows(parts),
+            _at(factors), _at(offset), _at(out), accumulate,
+        )  # fmt: skip
+
+    def products(self, parts: Sequence[Part], gradient: Tensor, sums: Tensor) -> None:
+        """Adds to `sums` (parts + 1, C), in double precision: of gradient * part over pixels, and of the gradient."""
+        channels = gradient.shape[3]
+        self.library.products(
+            gradient.numel() // channels, channels, self.threads, len(parts), _addresses(parts), _rows(parts),
+            _at(gradient), _at(sums),
+        )  # fmt: skip
+
+
+def _block_geometry(u: Tensor, block: DepthwisePointwise) -> Geometry:
+    conv = block.depthwise
+    (kernel, _), (stride, _), (dilation, _) = conv.kernel_size, conv.stride, conv.dilation
+    return geometry(u, block.pointwise.out_channels, kernel, stride, dilation * (kernel // 2), dilation)
+
+
+def _depth_weight(block: DepthwisePointwise) -> Tensor:
+    """(kernel * kernel, C)."""
+    return block.depthwise.weight.detach().flatten(1).t().contiguous()
+
+
+def _dense_geometry(x: Tensor, convs: Sequence[nn.Conv2d], shift: int) -> Geometry:
+    out_channels = sum(conv.out_channels for conv in convs)
+    kernel = convs[0].kernel_size[0]
+    return geometry(x, out_channels, kernel, convs[0].stride[0], kernel // 2 - shift)
