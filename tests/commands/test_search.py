@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cdarts.algorithms import CyclicConfig
 from cdarts.commands.common import config_of
@@ -15,6 +16,7 @@ from cdarts.commands.search import Search, Watch, plan_lines
 from cdarts.engine.run_dir import read_json
 from cdarts.engine.runtime import Interrupted
 from cdarts.engine.task import Epoch
+from cdarts.execution import choose_execution
 from cdarts.presets import PRESETS
 from cdarts.spaces import ToySpace
 from cdarts.topology import read_genotype
@@ -82,9 +84,9 @@ def test_what_a_search_leaves_behind(straight: Path, toy_search: CyclicConfig) -
     assert lines[-1]["text"] == genotype.text()
     assert (straight / "cell.svg").read_text().startswith("<svg")
     config = read_json(straight / "config.json")
-    assert config == config_of(
-        "search", Search(algorithm=toy_search, preset="toy", data="synthetic", out=straight, threads=1, device="cpu")
-    )
+    settings = Search(algorithm=toy_search, preset="toy", data="synthetic", out=straight, threads=1, device="cpu")
+    execution, _ = choose_execution("auto", torch.device("cpu"))
+    assert config == config_of("search", replace(settings, execution=execution))
 
 
 @pytest.mark.parametrize("epoch", range(1, EPOCHS))

@@ -72,7 +72,9 @@ def descend(
     """
     stepped = [parameter for optimizer in optimizers for parameter in optimizer.parameters]
     further = [] if joint_clip is None else [parameter for parameter in joint_clip[1] if parameter.requires_grad]
-    gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, [*stepped, *further], allow_unused=True)
+    gradients: Sequence[Tensor | None] = [None] * len([*stepped, *further])
+    if loss.requires_grad:  # otherwise it depends on nothing that learns
+        gradients = torch.autograd.grad(loss, [*stepped, *further], allow_unused=True)
     norms = _norms(gradients)
     joint_norm = _total(norms)
     if not torch.isfinite(joint_norm):
