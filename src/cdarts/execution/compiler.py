@@ -40,6 +40,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "pool_forward": (POINTER, INT, INT, POINTER, POINTER),
     "pool_backward": (POINTER, INT, INT, *[POINTER] * 4),
     "combine": (LONG, LONG, INT, LONG, *[POINTER] * 5, INT),
+    "moments": (LONG, LONG, INT, *[POINTER] * 3),
     "products": (LONG, LONG, INT, LONG, *[POINTER] * 4),
 }
 """What each function of ``kernels.cpp`` takes."""

@@ -262,13 +262,13 @@ def _first_blocks(run: Kernels, state: Tensor, emission: Emission) -> tuple[list
     chains = [blocks_of(stream) for stream in emission.separable]
     if all(len(chain) == 1 for chain in chains):
         return [None] * len(chains), None
-    sums = torch.zeros(2, len(chains), state.shape[3], dtype=torch.float64)
+    moments = torch.zeros(2, len(chains), state.shape[3], dtype=torch.float64)
     inner = [
-        run.separable(state, None, chain[0], sums[:, row]) if len(chain) > 1 else None
+        run.separable(state, None, chain[0], moments[:, row]) if len(chain) > 1 else None
         for row, chain in enumerate(chains)
     ]
     some = next(z for z in inner if z is not None)
-    norm = normalization([chain[0].norm if len(chain) > 1 else None for chain in chains], sums, _values(some))
+    norm = normalization([chain[0].norm if len(chain) > 1 else None for chain in chains], moments, _values(some))
     a, b = norm.factors()
     return inner, _Inner(norm, run.own(a), run.own(b))
 
@@ -276,40 +276,39 @@ def _first_blocks(run: Kernels, state: Tensor, emission: Emission) -> tuple[list
 def _last_blocks(
     run: Kernels, state: Tensor, emission: Emission, inner: list[Tensor | None], inner_norm: _Inner | None
 ) -> tuple[_Emitted, Tensor]:
-    """What a state emits, and the sums (2, rows, C) for its BatchNorm."""
+    """What a state emits, and the moments (2, rows, C) for its BatchNorm."""
     channels = emission.channels(state)
-    sums = torch.zeros(2, len(emission.rows), channels, dtype=torch.float64)
+    moments = torch.zeros(2, len(emission.rows), channels, dtype=torch.float64)
     row = len(emission.same)
     pooled: list[Tensor] = []
     for pool, streams in emission.pools.items():
         pooled.append(run.pool(state, pool))
         if any(stream.norm is not None for stream in streams):
-            squares_and_sum = torch.zeros(2, channels, dtype=torch.float64)
-            run.products([(pooled[-1], 0)], pooled[-1], squares_and_sum)
-            sums[:, row : row + len(streams)] = squares_and_sum.flip(0)[:, None]
+            run.moments(pooled[-1], moments[:, row])
+            moments[:, row + 1 : row + len(streams)] = moments[:, row : row + 1]
         row += len(streams)
     dense: list[Tensor] = []
     for streams in emission.dense.values():
         convs = convs_of(streams)
         dense.append(_room(state, convs[0].stride[0], len(streams) * channels))
-        run.dense(state, convs, 0, (dense[-1], 0), sums[:, row : row + len(streams)])
+        run.dense(state, convs, 0, (dense[-1], 0), moments[:, row : row + len(streams)])
         row += len(streams)
     reduced: list[Tensor] = []
     for stream in emission.reductions:
         reduced.append(_room(state, 2, channels))
         for shift, half in halves_of(stream):
             begin = shift * (channels // 2)
-            run.dense(state, [half], shift, (reduced[-1], begin), sums[:, row, begin:])
+            run.dense(state, [half], shift, (reduced[-1], begin), moments[:, row, begin:])
         row += 1
     separated: list[Tensor] = []
     for number, stream in enumerate(emission.separable):
         last, middle = blocks_of(stream)[-1], inner[number]
         if middle is None or inner_norm is None:
-            separated.append(run.separable(state, None, last, sums[:, row]))
+            separated.append(run.separable(state, None, last, moments[:, row]))
         else:
-            separated.append(run.separable(middle, inner_norm.affine(number), last, sums[:, row]))
+            separated.append(run.separable(middle, inner_norm.affine(number), last, moments[:, row]))
         row += 1
-    return _Emitted(pooled, dense, reduced, separated, inner), sums
+    return _Emitted(pooled, dense, reduced, separated, inner), moments
 
 
 def _room(state: Tensor, stride: int, channels: int) -> Tensor:
@@ -358,9 +357,9 @@ class _FusedCell(torch.autograd.Function):
                 continue
             state = states[source]
             inner, inner_norm = _first_blocks(run, state, emission)
-            emitted, totals = _last_blocks(run, state, emission, inner, inner_norm)
+            emitted, moments = _last_blocks(run, state, emission, inner, inner_norm)
             parts = emitted.parts(state, emission)
-            norm = normalization([stream.norm for stream in emission.rows], totals, _values(parts[-1][0]))
+            norm = normalization([stream.norm for stream in emission.rows], moments, _values(parts[-1][0]))
             scale, offset = norm.factors(emission.mixing(mixing))
             factors, offsets = run.own(scale[emission.by_target]), run.own(emission.membership @ offset)
             begin = 0

@@ -1,8 +1,8 @@
 // The passes of the fused execution, over channels-last tensors: pixel after pixel, each a run of channels.
 //
 // A block is  z = linear(rectify(a * u + b)):  the affine map is the BatchNorm that stands before, so that no normalized
-// tensor is ever stored; `linear` is a depthwise and a pointwise convolution, or a dense one. Sums for the BatchNorm
-// after it are taken while z is written. In the backward pass the gradient at z is  A * g + B * z + D  (BatchNorm's
+// tensor is ever stored; `linear` is a depthwise and a pointwise convolution, or a dense one. Mean and
+// deviation for the BatchNorm after it are taken while z is written. In the backward pass the gradient at z is  A * g + B * z + D  (BatchNorm's
 // backward in closed form), likewise never stored.
 //
 // Work is cut into a fixed number of chunks whose partial sums are added in order: the number of threads changes no bit.
@@ -61,14 +61,49 @@ template <class T, class S> void add_chunks(const std::vector<std::vector<S>>& p
       for (long i = 0; i < size; ++i) total[i] += static_cast<T>(part[i]);
 }
 
-// each part is a sum and a sum of squares for every channel
-void add_sums_of_chunks(const std::vector<std::vector<double>>& parts, long channels, double* sum, double* square) {
-  for (const auto& part : parts)
-    if (!part.empty())
-      for (long c = 0; c < channels; ++c) {
-        sum[c] += part[c];
-        square[c] += part[channels + c];
+// Mean and sum of squared deviations of every channel, over rows of pixels. Each chunk sums what lies above or below its
+// own first pixel, so that nothing cancels; chunks are joined as Chan, Golub and LeVeque (1979) do.
+template <class T> struct Moments {
+  long count = 0;
+  std::vector<T> pivot;
+  std::vector<double> sum, square;
+
+  template <int L> void add(const T* x, long row, long channels, long width) {
+    if (count == 0) {
+      pivot.assign(x, x + channels);
+      sum.assign(channels, 0.0);
+      square.assign(channels, 0.0);
+    }
+    count += width;
+    for (long c = 0; c < channels; c += L) {
+      const Vector<T, L> from = load<T, L>(pivot.data() + c);
+      Vector<T, L> s = {}, q = {};
+      for (long i = 0; i < width; ++i) {
+        const Vector<T, L> v = load<T, L>(x + i * row + c) - from;
+        s += v;
+        q += v * v;
       }
+      for (int l = 0; l < L; ++l) {
+        sum[c + l] += s[l];
+        square[c + l] += q[l];
+      }
+    }
+  }
+};
+
+template <class T> void join(const std::vector<Moments<T>>& parts, long channels, double* mean, double* deviation) {
+  for (long c = 0; c < channels; ++c) {
+    double count = 0, m = 0, d = 0;
+    for (const Moments<T>& part : parts) {
+      if (part.count == 0) continue;
+      const double n = part.count, shift = part.sum[c] / n, difference = part.pivot[c] + shift - m;
+      d += part.square[c] - part.sum[c] * shift + difference * difference * count * n / (count + n);
+      m += difference * n / (count + n);
+      count += n;
+    }
+    mean[c] = m;
+    deviation[c] = d;
+  }
 }
 
 // calls f<n>(x) for x in steps of PIXELS, then of 4, 2 and 1, up to `width`
@@ -277,25 +312,23 @@ void normalization_backward(const T* g, long g_row, const T* z, long z_row, cons
 
 template <class T, int L>
 void separable_forward_of(const Geometry& g, int threads, const T* u, const T* a, const T* b, const T* depth, const T* point,
-                          T* z, double* sum, double* square) {
+                          T* z, double* mean, double* deviation) {
   const long C = g.channels, O = g.out_channels, zero = 0;
   const Padded padded(g);
-  std::vector<std::vector<double>> parts(CHUNKS);
+  std::vector<Moments<T>> parts(CHUNKS);
   in_chunks(g.batch, threads, [&](long chunk, long begin, long end) {
     Buffer<T> R(padded.size(C)), d(g.out_width * C);
-    std::vector<double>& part = parts[chunk];
-    part.assign(2 * O, 0.0);
     for (long n = begin; n < end; ++n) {
       rectify<T, L>(g, padded, u + n * g.height * g.width * C, a, b, R.get());
       for (long y = 0; y < g.out_height; ++y) {
         depthwise<T, L>(g, g.stride, R.get() + y * g.stride * padded.width * C, padded.width, depth, false, d.get(), g.out_width);
         T* row = z + (n * g.out_height + y) * g.out_width * O;
         product<T>(d.get(), C, &zero, 1, C, point, O, row, O, g.out_width);
-        add_sums<T, L>(row, row, O, O, O, g.out_width, part.data(), part.data() + O);
+        parts[chunk].template add<L>(row, O, O, g.out_width);
       }
     }
   });
-  add_sums_of_chunks(parts, O, sum, square);
+  join(parts, O, mean, deviation);
 }
 
 // `point` is (out_channels, channels) here. gu += or = gradient at a * u + b; sums = (sum of gu, sum of gu * u).
@@ -379,29 +412,27 @@ void separable_backward_of(const Geometry& g, int threads, const T* u, const T* 
   }
 }
 
-// `weight` is (kernel * kernel, channels, out_channels); sum and square are of z's channels.
+// `weight` is (kernel * kernel, channels, out_channels).
 template <class T, int L>
-void dense_forward_of(const Geometry& g, int threads, const T* u, const T* weight, T* z, long row, double* sum, double* square) {
+void dense_forward_of(const Geometry& g, int threads, const T* u, const T* weight, T* z, long row, double* mean, double* deviation) {
   const long C = g.channels, O = g.out_channels;
   const Padded padded(g);
   std::vector<long> taps;
   for (long ky = 0; ky < g.kernel; ++ky)
     for (long kx = 0; kx < g.kernel; ++kx) taps.push_back((ky * padded.width + kx) * C);
-  std::vector<std::vector<double>> parts(CHUNKS);
+  std::vector<Moments<T>> parts(CHUNKS);
   in_chunks(g.batch, threads, [&](long chunk, long begin, long end) {
     Buffer<T> R(padded.size(C));
-    std::vector<double>& part = parts[chunk];
-    part.assign(2 * O, 0.0);
     for (long n = begin; n < end; ++n) {
       rectify<T, L>(g, padded, u + n * g.height * g.width * C, nullptr, nullptr, R.get());
       for (long y = 0; y < g.out_height; ++y) {
         T* to = z + (n * g.out_height + y) * g.out_width * row;
         product<T>(R.get() + y * g.stride * padded.width * C, g.stride * C, taps.data(), taps.size(), C, weight, O, to, row, g.out_width);
-        add_sums<T, L>(to, to, row, row, O, g.out_width, part.data(), part.data() + O);
+        parts[chunk].template add<L>(to, row, O, g.out_width);
       }
     }
   });
-  add_sums_of_chunks(parts, O, sum, square);
+  join(parts, O, mean, deviation);
 }
 
 // `weight` is (kernel * kernel, out_channels, channels) with its taps in reverse. Output channels are `targets` equal
@@ -553,6 +584,18 @@ void combine_of(long pixels, long C, int threads, long count, const T* const* te
   });
 }
 
+// mean and sum of squared deviations of every channel
+template <class T, int L>
+void moments_of(long pixels, long C, int threads, const T* x, double* mean, double* deviation) {
+  constexpr long TILE = 32;
+  std::vector<Moments<T>> parts(CHUNKS);
+  in_chunks((pixels + TILE - 1) / TILE, threads, [&](long chunk, long begin, long end) {
+    for (long tile = begin; tile < end; ++tile)
+      parts[chunk].template add<L>(x + tile * TILE * C, C, C, std::min(pixels - tile * TILE, TILE));
+  });
+  join(parts, C, mean, deviation);
+}
+
 // sums[k] = sum over pixels of gradient * tensors[k]; sums[count] = sum of the gradient
 template <class T, int L>
 void products_of(long pixels, long C, int threads, long count, const T* const* tensors, const long* rows, const T* gradient,
@@ -599,10 +642,10 @@ template <class F> void with_lanes(long channels, F f) {
 extern "C" {
 
 void separable_forward(const Geometry* g, int threads, const REAL* u, const REAL* a, const REAL* b, const REAL* depth,
-                       const REAL* point, REAL* z, double* sum, double* square) {
+                       const REAL* point, REAL* z, double* mean, double* deviation) {
   with_lanes(g->channels, [&](auto lanes_of_L) {
     LANES(L);
-    separable_forward_of<REAL, L>(*g, threads, u, a, b, depth, point, z, sum, square);
+    separable_forward_of<REAL, L>(*g, threads, u, a, b, depth, point, z, mean, deviation);
   });
 }
 
@@ -617,11 +660,11 @@ void separable_backward(const Geometry* g, int threads, const REAL* u, const REA
   });
 }
 
-void dense_forward(const Geometry* g, int threads, const REAL* u, const REAL* weight, REAL* z, long row, double* sum,
-                   double* square) {
+void dense_forward(const Geometry* g, int threads, const REAL* u, const REAL* weight, REAL* z, long row, double* mean,
+                   double* deviation) {
   with_lanes(std::gcd(g->channels, g->out_channels), [&](auto lanes_of_L) {
     LANES(L);
-    dense_forward_of<REAL, L>(*g, threads, u, weight, z, row, sum, square);
+    dense_forward_of<REAL, L>(*g, threads, u, weight, z, row, mean, deviation);
   });
 }
 
@@ -655,6 +698,13 @@ void combine(long pixels, long channels, int threads, long count, const REAL* co
   with_lanes(channels, [&](auto lanes_of_L) {
     LANES(L);
     combine_of<REAL, L>(pixels, channels, threads, count, tensors, rows, A, D, out, accumulate);
+  });
+}
+
+void moments(long pixels, long channels, int threads, const REAL* x, double* mean, double* deviation) {
+  with_lanes(channels, [&](auto lanes_of_L) {
+    LANES(L);
+    moments_of<REAL, L>(pixels, channels, threads, x, mean, deviation);
   });
 }
 

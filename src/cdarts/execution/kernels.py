@@ -79,16 +79,16 @@ class Kernels:
     # -- separable blocks: rectify, depthwise, pointwise --
 
     def separable(
-        self, u: Tensor, affine: tuple[Tensor, Tensor] | None, block: DepthwisePointwise, sums: Tensor
+        self, u: Tensor, affine: tuple[Tensor, Tensor] | None, block: DepthwisePointwise, moments: Tensor
     ) -> Tensor:
-        """The block of  a * u + b,  without its BatchNorm, for which `sums` (2, C) are taken."""
+        """The block of  a * u + b,  without its BatchNorm, for which `moments` (2, C) are taken."""
         shape = _block_geometry(u, block)
         z = u.new_empty(u.shape[0], shape.out_height, shape.out_width, shape.out_channels)
         a, b = affine or (None, None)
         depth, point = _depth_weight(block), block.pointwise.weight.detach().flatten(1).t().contiguous()
         self.library.separable_forward(
             ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(z),
-            _at(sums[0]), _at(sums[1]),
+            _at(moments[0]), _at(moments[1]),
         )  # fmt: skip
         return z
 
@@ -127,15 +127,22 @@ class Kernels:
 
     # -- dense blocks: rectify, convolution; several of one input together --
 
-    def dense(self, x: Tensor, convs: Sequence[nn.Conv2d], shift: int, z: Part, sums: Tensor) -> None:
-        """Writes the convolutions' results, one after another, to channels of z; `sums`: (2, their channels).
+    def dense(self, x: Tensor, convs: Sequence[nn.Conv2d], shift: int, z: Part, moments: Tensor) -> None:
+        """Writes the convolutions' results, one after another, to channels of z; `moments`: (2, their channels).
 
         `shift`: pixels by which the input is moved up and left before.
         """
         weight = torch.cat([conv.weight.detach() for conv in convs]).permute(2, 3, 1, 0).contiguous()
         shape = _dense_geometry(x, convs, shift)
         self.library.dense_forward(
-            ctypes.byref(shape), self.threads, _at(x), _at(weight), _at(*z), z[0].shape[3], _at(sums[0]), _at(sums[1])
+            ctypes.byref(shape),
+            self.threads,
+            _at(x),
+            _at(weight),
+            _at(*z),
+            z[0].shape[3],
+            _at(moments[0]),
+            _at(moments[1]),
         )
 
     def dense_backward(
@@ -193,6 +200,11 @@ class Kernels:
             out.numel() // channels, channels, self.threads, len(parts), _addresses(parts), _rows(parts),
             _at(factors), _at(offset), _at(out), accumulate,
         )  # fmt: skip
+
+    def moments(self, x: Tensor, moments: Tensor) -> None:
+        """Writes (2, C), in double precision: each channel's mean, and its sum of squared deviations from it."""
+        channels = x.shape[3]
+        self.library.moments(x.numel() // channels, channels, self.threads, _at(x), _at(moments[0]), _at(moments[1]))
 
     def products(self, parts: Sequence[Part], gradient: Tensor, sums: Tensor) -> None:
         """Adds to `sums` (parts + 1, C), in double precision: of gradient * part over pixels, and of the gradient."""

@@ -67,20 +67,23 @@ class Normalization:
         return (self.gamma * normalized + self.beta * total).sum(1)
 
 
-def normalization(norms: Sequence[nn.BatchNorm2d | None], sums: Tensor, values: int) -> Normalization:
-    """From the sums (2, streams, C) of z and of z * z over `values` pixels. Keeps the running statistics up to date."""
+def normalization(norms: Sequence[nn.BatchNorm2d | None], moments: Tensor, values: int) -> Normalization:
+    """From `moments` (2, streams, C): each channel's mean over `values` pixels, and its sum of squared deviations.
+
+    Keeps the running statistics up to date.
+    """
     present = [norm for norm in norms if norm is not None]
     bare = [row for row, norm in enumerate(norms) if norm is None]
     if not present:
-        return Normalization(torch.zeros_like(sums[0]), torch.ones_like(sums[0]), None, None, 0.0)
+        return Normalization(torch.zeros_like(moments[0]), torch.ones_like(moments[0]), None, None, 0.0)
     training = present[0].training
     if training:
-        mean = sums[0] / values
-        variance = (sums[1] / values - mean * mean).clamp_(min=0.0)
+        mean, variance = moments[0].clone(), moments[1] / values
         _keep_running(norms, mean, variance * (values / (values - 1)))
     else:
         mean, variance = (
-            _of_each(norms, sums[0], name, default) for name, default in (("running_mean", 0.0), ("running_var", 1.0))
+            _of_each(norms, moments[0], name, default)
+            for name, default in (("running_mean", 0.0), ("running_var", 1.0))
         )
     inverse = (variance + present[0].eps).rsqrt_()
     live: Tensor | float = float(training)
