@@ -38,10 +38,15 @@ from cdarts.relaxations import Softmax
 from cdarts.spaces import DartsSpace, NasBench201Space, Space
 
 SIDE, BATCH, CHANNELS, CLASSES = 32, 64, 16, 10
+EXACT_BATCH = 16  # images of the steps in double precision, which would otherwise need some 20 GiB
 DARTS, NASBENCH201 = DartsSpace(pool_batchnorm=True), NasBench201Space()
 
 Step = Callable[[], list[Tensor]]
 """One step; gives loss, gradients and BatchNorm statistics."""
+
+
+Build = Callable[[str, torch.dtype, int], Step]
+"""From execution, type of numbers and images in a batch to the step."""
 
 
 @dataclass(frozen=True)
@@ -49,28 +54,27 @@ class Case:
     """What is timed."""
 
     title: str
-    build: Callable[[str, torch.dtype], Step]
-    """From execution and type of numbers to the step."""
+    build: Build
     has_numerics: bool = True
 
 
-def images_and_labels(dtype: torch.dtype) -> Batch:
+def images_and_labels(dtype: torch.dtype, batch: int) -> Batch:
     draw = generator(0, "benchmark")
-    images = torch.randn(BATCH, 3, SIDE, SIDE, generator=draw)
-    return Batch(images.to(dtype), torch.randint(CLASSES, (BATCH,), generator=draw))
+    images = torch.randn(batch, 3, SIDE, SIDE, generator=draw)
+    return Batch(images.to(dtype), torch.randint(CLASSES, (batch,), generator=draw))
 
 
-def search_step(space: Space, cells: int, learns_alpha: bool) -> Callable[[str, torch.dtype], Step]:
+def search_step(space: Space, cells: int, learns_alpha: bool) -> Build:
     """S-Net forward and backward: gradients of its weights with alpha held, or of alpha with the weights held."""
 
-    def build(execution: str, dtype: torch.dtype) -> Step:
+    def build(execution: str, dtype: torch.dtype, batch: int) -> Step:
         topology = space.supernet()
         with seeded(0, "network"):
             network = Network(
                 space, topology, cells=cells, channels=CHANNELS, num_classes=CLASSES, affine=False, execution=execution
             ).to(dtype)
         relaxation = Softmax(topology, generator(0, "alpha"), scale=0.5).to(dtype)
-        images, labels = images_and_labels(dtype)
+        images, labels = images_and_labels(dtype, batch)
 
         def step() -> list[Tensor]:
             weights = relaxation()
@@ -89,16 +93,16 @@ def search_step(space: Space, cells: int, learns_alpha: bool) -> Callable[[str, 
     return build
 
 
-def evaluation_step(space: Space, genotype: str, cells: int) -> Callable[[str, torch.dtype], Step]:
+def evaluation_step(space: Space, genotype: str, cells: int) -> Build:
     """E-Net forward and backward."""
 
-    def build(execution: str, dtype: torch.dtype) -> Step:
+    def build(execution: str, dtype: torch.dtype, batch: int) -> Step:
         topology = space.topology(zoo.load(genotype))
         with seeded(0, "network"):
             network = Network(
                 space, topology, cells=cells, channels=CHANNELS, num_classes=CLASSES, affine=True, execution=execution
             ).to(dtype)
-        images, labels = images_and_labels(dtype)
+        images, labels = images_and_labels(dtype, batch)
 
         def step() -> list[Tensor]:
             loss = F.cross_entropy(network(images).logits, labels)
@@ -110,21 +114,21 @@ def evaluation_step(space: Space, genotype: str, cells: int) -> Callable[[str, t
     return build
 
 
-def joint_step(preset: str) -> Callable[[str, torch.dtype], Step]:
+def joint_step(preset: str) -> Build:
     """A whole step of joint optimisation: alpha, E-Net, S-Net, optimizers included."""
 
-    def build(execution: str, dtype: torch.dtype) -> Step:
+    def build(execution: str, dtype: torch.dtype, batch: int) -> Step:
         assert dtype == torch.float32
         config = PRESETS[preset]
         assert isinstance(config, CyclicConfig)
-        config = replace(config, batch_size=BATCH, channels=CHANNELS)
+        config = replace(config, batch_size=batch, channels=CHANNELS)
         task = config.build(load("synthetic"), seed=0, device=torch.device("cpu"), execution=execution)
         plan = task.plan()
         index = next(i for i, epoch in enumerate(plan) if epoch.phase == "joint")
         task.start_epoch(index, plan[index])
-        images, labels = images_and_labels(dtype)
-        batch = Batch(images, labels % task.num_classes)
-        return lambda: list(task.step(0, batch, batch).values())
+        images, labels = images_and_labels(dtype, batch)
+        halves = (Batch(images, labels % task.num_classes),) * 2
+        return lambda: list(task.step(0, *halves).values())
 
     return build
 
@@ -152,7 +156,7 @@ CASES = {
 
 def times(case: Case, executions: Sequence[str], rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Seconds of CPU and of wall time by execution, round by round."""
-    steps = {execution: case.build(execution, torch.float32) for execution in executions}
+    steps = {execution: case.build(execution, torch.float32, BATCH) for execution in executions}
     taken: dict[str, list[tuple[float, float]]] = {execution: [] for execution in executions}
     for number in range(rounds + 1):
         for execution, step in steps.items():
@@ -170,7 +174,7 @@ def memory(name: str, execution: str, threads: int) -> float:
 
 
 def print_memory(name: str, execution: str) -> None:
-    step = CASES[name].build(execution, torch.float32)
+    step = CASES[name].build(execution, torch.float32, BATCH)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew; it is inherited from the parent process
     before = peak()
     step()
@@ -186,10 +190,10 @@ def peak() -> int:
 
 def distances(case: Case, executions: Sequence[str]) -> dict[str, dict[str, float]]:
     """The largest distance of any tensor from `plain` in double precision, relative to that tensor's norm."""
-    truth = case.build("plain", torch.float64)()
+    truth = case.build("plain", torch.float64, EXACT_BATCH)()
     return {
         execution: {
-            name: max(relative(x, y) for x, y in zip(case.build(execution, dtype)(), truth, strict=True))
+            name: max(relative(x, y) for x, y in zip(case.build(execution, dtype, EXACT_BATCH)(), truth, strict=True))
             for name, dtype in (("float64", torch.float64), ("float32", torch.float32))
         }
         for execution in executions

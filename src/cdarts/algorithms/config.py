@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from cdarts.engine.optimizers import Sgd
 from cdarts.errors import ConfigurationError
@@ -67,6 +67,16 @@ class SearchConfig(ABC):
     @abstractmethod
     def build(self, data: "ImageData", *, seed: int, device: "torch.device", execution: str) -> "SearchAlgorithm":
         """The search as a task for the engine. Raises `ConfigurationError`, `DataError`."""
+
+    def with_batch_size(self: Config, batch_size: int) -> Config:
+        """The same with other batches, learning rates of network weights in proportion (Goyal et al., 2017)."""
+        factor = batch_size / self.batch_size
+        weights: dict[str, Any] = {
+            name: replace(value, lr=factor * value.lr)
+            for name, value in ((field.name, getattr(self, field.name)) for field in fields(self))
+            if isinstance(value, Sgd)
+        }
+        return replace(self, batch_size=batch_size, **weights)
 
     @abstractmethod
     def under(self: Config, protocol: Protocol) -> Config:

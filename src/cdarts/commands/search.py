@@ -21,6 +21,7 @@ from cdarts.commands.common import (
     note_setting,
     session,
 )
+from cdarts.commands.memory import parse_memory, within
 from cdarts.errors import ConfigurationError
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.settings import STRICT
@@ -53,6 +54,9 @@ class Search(Setup):
     """Training labels are permuted among the images: a control that shows what a search finds without them."""
     table: Path | None = None
     """NAS-Bench-201 table: the true accuracy of every epoch's cell is shown and recorded; it decides nothing."""
+    memory_limit: str | None = None
+    """Most memory that the process may take, e.g. 8G: if it would take more, what can be computed again is not kept
+    (`--execution recompute`), then batches and learning rates are halved."""
     out: Path | None = None
     """The run directory, new or empty; default: runs/<preset>-<data>-seed<seed>-<time>."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -65,11 +69,15 @@ class Search(Setup):
         if self.out is not None:
             check_free(self.out)
         self.watch()
+        if self.memory_limit is not None:
+            parse_memory(self.memory_limit)  # a slip is told before anything slow
         device, threads = self.machine()
         data = self.load_data()
         print(describe(data), flush=True)
         out = self.out or default_out(self.preset, data.name, f"seed{self.seed}")
         settings = replace(self.settled(device, threads), out=out)
+        if self.memory_limit is not None:
+            settings = within(settings, parse_memory(self.memory_limit))
         if self.dry_run:
             dry_run(lambda: settings.build(data, device), _sizes, device, threads)
             return 0

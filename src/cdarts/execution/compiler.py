@@ -34,14 +34,14 @@ POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "separable_forward": (POINTER, INT, *[POINTER] * 8),
-    "separable_backward": (POINTER, INT, *[POINTER] * 11, INT, *[POINTER] * 3),
+    "separable_backward": (POINTER, INT, *[POINTER] * 11, INT, *[POINTER] * 4),
     "dense_forward": (POINTER, INT, *[POINTER] * 3, LONG, POINTER, POINTER),
     "dense_backward": (POINTER, INT, POINTER, POINTER, LONG, POINTER, LONG, POINTER, LONG, *[POINTER] * 5),
     "pool_forward": (POINTER, INT, INT, POINTER, POINTER),
     "pool_backward": (POINTER, INT, INT, *[POINTER] * 4),
     "combine": (LONG, LONG, INT, LONG, *[POINTER] * 5, INT),
     "moments": (LONG, LONG, INT, *[POINTER] * 3),
-    "products": (LONG, LONG, INT, LONG, *[POINTER] * 4),
+    "products": (LONG, LONG, INT, LONG, *[POINTER] * 5),
 }
 """What each function of ``kernels.cpp`` takes."""
 

@@ -466,10 +466,11 @@ class _Backward:
         rows, norm, run = emission.rows, kept.norm, self.run
         parts = emitted.parts(state, emission)
         values = _values(parts[-1][0])
-        product, total = self.sums(emission, parts)
+        pivot = run.own(norm.mean)
+        product, total = self.sums(emission, parts, pivot)
         mixing = emission.mixing(self.mixing)
         scale, _ = norm.factors(mixing)
-        normalized, slope, constant = norm.backward(product, total, scale, values)
+        normalized, slope, constant = norm.backward(product, pivot, total, scale, values)
         if self.at_mixing is not None:
             self.at_mixing[emission.places] = norm.passed(normalized, total)
         if norm.gamma is not None:
@@ -519,24 +520,27 @@ class _Backward:
             elif into is not None or self.wanted(*(module for block in blocks for module in block.modules())):
                 at_middle = torch.empty_like(middle)
                 sums = torch.zeros(2, middle.shape[3], dtype=torch.float64)
-                affine = kept.inner.affine(number)
-                self.separable(middle, affine, blocks[1], gradient, z, closed_form(), at_middle, sums)
                 one = kept.inner.norm[number]
+                center = run.own(one.mean)
+                affine = kept.inner.affine(number)
+                self.separable(middle, affine, blocks[1], gradient, z, closed_form(), at_middle, (center, sums))
                 inner_scale, _ = one.factors()
-                passed, *rest = one.backward(sums[1:], sums[:1], inner_scale, values)
+                passed, *rest = one.backward(sums[1:], center, sums[:1], inner_scale, values)
                 self.put_norm(blocks[0].norm, passed[0], sums[0])
                 first = ClosedForm(*(run.own(x[0]) for x in (inner_scale, *rest)))
                 self.separable(state, None, blocks[0], at_middle, middle, first, into, None)
             row += 1
 
-    def sums(self, emission: Emission, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
-        """Over pixels, of g * z and of g, each (rows, C)."""
+    def sums(self, emission: Emission, parts: Sequence[Part], pivot: Tensor) -> tuple[Tensor, Tensor]:
+        """Over pixels, of  g * (z - pivot)  and of g, each (rows, C)."""
         rows = emission.rows
         sums = torch.zeros(len(rows) + len(emission.targets), self.at_node(rows[0]).shape[3], dtype=torch.float64)
-        begin, products, totals = 0, [0] * len(rows), [0] * len(rows)
+        pivots = pivot[emission.by_target]
+        begin, done, products, totals = 0, 0, [0] * len(rows), [0] * len(rows)
         for chosen in emission.targets.values():
             gradient = self.at_node(rows[chosen[0]])
-            self.run.products([parts[row] for row in chosen], gradient, sums[begin:])
+            self.run.products([parts[row] for row in chosen], pivots[done:], gradient, sums[begin:])
+            done += len(chosen)
             for position, row in enumerate(chosen):
                 products[row], totals[row] = begin + position, begin + len(chosen)
             begin += len(chosen) + 1
@@ -551,7 +555,7 @@ class _Backward:
         z: Tensor,
         closed_form: ClosedForm,
         into: Tensor | None,
-        sums: Tensor | None,
+        sums: tuple[Tensor, Tensor] | None,
     ) -> None:
         wanted = self.wanted(block.depthwise, block.pointwise)
         if into is None and not wanted:

@@ -281,15 +281,16 @@ void outer(const T* in, long in_row, long step, long channels, const T* gradient
   for (; o < out_channels; ++o) columns(std::integral_constant<int, 1>(), std::integral_constant<int, 1>(), o);
 }
 
-// sums += (sum of x, sum of x * y) over a row; single precision over the row only
+// adds the sums over a row of x, and of x * (y - pivot), which with the mean as pivot does not cancel
 template <class T, int L>
-void add_sums(const T* x, const T* y, long x_row, long y_row, long channels, long width, double* sum, double* product) {
+void add_sums(const T* x, const T* y, const T* pivot, long channels, long width, double* sum, double* product) {
   for (long c = 0; c < channels; c += L) {
+    const Vector<T, L> from = load<T, L>(pivot + c);
     Vector<T, L> s = {}, p = {};
     for (long i = 0; i < width; ++i) {
-      Vector<T, L> v = load<T, L>(x + i * x_row + c);
+      Vector<T, L> v = load<T, L>(x + i * channels + c);
       s += v;
-      p += v * load<T, L>(y + i * y_row + c);
+      p += v * (load<T, L>(y + i * channels + c) - from);
     }
     for (int l = 0; l < L; ++l) {
       sum[c + l] += s[l];
@@ -331,11 +332,11 @@ void separable_forward_of(const Geometry& g, int threads, const T* u, const T* a
   join(parts, O, mean, deviation);
 }
 
-// `point` is (out_channels, channels) here. gu += or = gradient at a * u + b; sums = (sum of gu, sum of gu * u).
+// `point` is (out_channels, channels) here. gu += or = gradient at a * u + b; sums = (sum of gu, sum of gu * (u - pivot)).
 template <class T, int L, int K>
 void separable_backward_of(const Geometry& g, int threads, const T* u, const T* a, const T* b, const T* depth, const T* point,
                         const T* gradient, const T* z, const T* A, const T* B, const T* D, T* gu, bool accumulate,
-                        T* depth_gradient, T* point_gradient, double* sums) {
+                        T* depth_gradient, T* point_gradient, const T* pivot, double* sums) {
   const long C = g.channels, O = g.out_channels, zero = 0;
   const Padded padded(g);
   // the gradient at the depthwise result, spread out to stride 1 and padded so that the flipped kernel reads it
@@ -396,7 +397,7 @@ void separable_backward_of(const Geometry& g, int threads, const T* u, const T* 
           Vector<T, L> none = {}, v = load<T, L>(row.get() + i);
           store<T, L>(row.get() + i, load<T, L>(r + i) > none ? v : none);
         }
-        if (sums) add_sums<T, L>(row.get(), u + at, C, C, C, g.width, part.data(), part.data() + C);
+        if (sums) add_sums<T, L>(row.get(), u + at, pivot, C, g.width, part.data(), part.data() + C);
         for (long i = 0; i < g.width * C; i += L) {
           Vector<T, L> v = load<T, L>(row.get() + i);
           if (accumulate) v += load<T, L>(gu + at + i);
@@ -596,10 +597,10 @@ void moments_of(long pixels, long C, int threads, const T* x, double* mean, doub
   join(parts, C, mean, deviation);
 }
 
-// sums[k] = sum over pixels of gradient * tensors[k]; sums[count] = sum of the gradient
+// sums[k] = sum over pixels of gradient * (tensors[k] - pivots[k]); sums[count] = sum of the gradient
 template <class T, int L>
-void products_of(long pixels, long C, int threads, long count, const T* const* tensors, const long* rows, const T* gradient,
-              double* sums) {
+void products_of(long pixels, long C, int threads, long count, const T* const* tensors, const long* rows,
+                 const T* pivots, const T* gradient, double* sums) {
   constexpr long TILE = 32;
   std::vector<std::vector<double>> parts(CHUNKS);
   in_chunks((pixels + TILE - 1) / TILE, threads, [&](long chunk, long begin, long end) {
@@ -613,7 +614,8 @@ void products_of(long pixels, long C, int threads, long count, const T* const* t
           Vector<T, L> sum = {};
           if (k < count) {
             const T* from = tensors[k] + first * rows[k] + c;
-            for (long i = 0; i < last - first; ++i) sum += load<T, L>(g + i * C) * load<T, L>(from + i * rows[k]);
+            const Vector<T, L> pivot = load<T, L>(pivots + k * C + c);
+            for (long i = 0; i < last - first; ++i) sum += load<T, L>(g + i * C) * (load<T, L>(from + i * rows[k]) - pivot);
           } else {
             for (long i = 0; i < last - first; ++i) sum += load<T, L>(g + i * C);
           }
@@ -652,11 +654,11 @@ void separable_forward(const Geometry* g, int threads, const REAL* u, const REAL
 void separable_backward(const Geometry* g, int threads, const REAL* u, const REAL* a, const REAL* b, const REAL* depth,
                         const REAL* point, const REAL* gradient, const REAL* z, const REAL* A, const REAL* B,
                         const REAL* D, REAL* gu, int accumulate, REAL* depth_gradient, REAL* point_gradient,
-                        double* sums) {
+                        const REAL* pivot, double* sums) {
   with_lanes(g->channels, [&](auto lanes_of_L) {
     LANES(L);
     auto run = g->kernel == 3 ? separable_backward_of<REAL, L, 3> : separable_backward_of<REAL, L, 5>;
-    run(*g, threads, u, a, b, depth, point, gradient, z, A, B, D, gu, accumulate, depth_gradient, point_gradient, sums);
+    run(*g, threads, u, a, b, depth, point, gradient, z, A, B, D, gu, accumulate, depth_gradient, point_gradient, pivot, sums);
   });
 }
 
@@ -709,10 +711,10 @@ void moments(long pixels, long channels, int threads, const REAL* x, double* mea
 }
 
 void products(long pixels, long channels, int threads, long count, const REAL* const* tensors, const long* rows,
-              const REAL* gradient, double* sums) {
+              const REAL* pivots, const REAL* gradient, double* sums) {
   with_lanes(channels, [&](auto lanes_of_L) {
     LANES(L);
-    products_of<REAL, L>(pixels, channels, threads, count, tensors, rows, gradient, sums);
+    products_of<REAL, L>(pixels, channels, threads, count, tensors, rows, pivots, gradient, sums);
   });
 }
 

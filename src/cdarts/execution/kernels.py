@@ -101,22 +101,24 @@ class Kernels:
         z: Tensor,
         closed_form: ClosedForm,
         into: Tensor | None,
-        sums: Tensor | None,
+        sums: tuple[Tensor, Tensor] | None,
         weights_wanted: bool,
     ) -> tuple[Tensor, Tensor] | None:
         """Gradients of the depthwise and pointwise weights, if wanted, and in `into` that at  a * u + b.
 
-        Without `sums` it is added to `into`; with, it is written, and `sums` (2, C) are of it and of its
-        product with u.
+        Without `sums` it is added to `into`. With (pivot, sums) it is written, and its sums over pixels and those of
+        its product with  u - pivot  are added to `sums` (2, C).
         """
         shape = _block_geometry(u, block)
         depth_gradient = u.new_zeros(shape.kernel**2, shape.channels) if weights_wanted else None
         point_gradient = u.new_zeros(shape.channels, shape.out_channels) if weights_wanted else None
         a, b = affine or (None, None)
+        pivot, totals = sums or (None, None)
         depth, point = _depth_weight(block), block.pointwise.weight.detach().flatten(1).contiguous()
         self.library.separable_backward(
             ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(gradient), _at(z),
-            *map(_at, closed_form), _at(into), sums is None, _at(depth_gradient), _at(point_gradient), _at(sums),
+            *map(_at, closed_form), _at(into), sums is None, _at(depth_gradient), _at(point_gradient),
+            _at(pivot), _at(totals),
         )  # fmt: skip
         if depth_gradient is None or point_gradient is None:
             return None
@@ -206,12 +208,12 @@ class Kernels:
         channels = x.shape[3]
         self.library.moments(x.numel() // channels, channels, self.threads, _at(x), _at(moments[0]), _at(moments[1]))
 
-    def products(self, parts: Sequence[Part], gradient: Tensor, sums: Tensor) -> None:
-        """Adds to `sums` (parts + 1, C), in double precision: of gradient * part over pixels, and of the gradient."""
+    def products(self, parts: Sequence[Part], pivots: Tensor, gradient: Tensor, sums: Tensor) -> None:
+        """Adds to `sums` (parts + 1, C), in double precision: of gradient * (part - pivot) over pixels, of gradient."""
         channels = gradient.shape[3]
         self.library.products(
             gradient.numel() // channels, channels, self.threads, len(parts), _addresses(parts), _rows(parts),
-            _at(gradient), _at(sums),
+            _at(pivots), _at(gradient), _at(sums),
         )  # fmt: skip
 
 

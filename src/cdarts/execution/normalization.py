@@ -49,13 +49,15 @@ class Normalization:
         offset = -scale * self.mean
         return scale, offset if self.beta is None else offset + weights * self.beta
 
-    def backward(self, product: Tensor, total: Tensor, scale: Tensor, values: int) -> tuple[Tensor, Tensor, Tensor]:
-        """From the sums of g * z and of g over the batch's `values` pixels: the sum of g * xhat, and B and D.
+    def backward(
+        self, product: Tensor, pivot: Tensor, total: Tensor, scale: Tensor, values: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """From the sums of  g * (z - pivot)  and of g over the batch's `values` pixels: the sum of g * xhat, B and D.
 
-        The gradient at z is  A * g + B * z + D  with A = `scale`, which is
-        A * (g - mean of g - xhat * mean of g * xhat)  (Ioffe & Szegedy, ICML 2015).
+        `pivot` is the mean as it was rounded, so that nothing cancels. The gradient at z is  A * g + B * z + D  with
+        A = `scale`, which is  A * (g - mean of g - xhat * mean of g * xhat)  (Ioffe & Szegedy, ICML 2015).
         """
-        normalized = self.inverse * (product - self.mean * total)
+        normalized = self.inverse * (product - (self.mean - pivot) * total)
         part = scale * (self.live / values)
         slope = -part * self.inverse * normalized
         return normalized, slope, -slope * self.mean - part * total
