@@ -1,6 +1,7 @@
 """What the commands that train have in common: the flags of a process, and how a run begins and ends."""
 
 import contextlib
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -45,10 +46,10 @@ class Setup(ABC):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     """Threads torch computes with; recorded, since their number changes the last bits."""
-    execution: Literal["auto", "plain", "share", "fused", "recompute"] = "auto"
-    """How cells are computed, all by the same mathematics: `fused` is fastest and needs a C++ compiler, once;
-    `recompute` takes less memory, for a little more time; `share` needs nothing; `plain` is the slow reference. `auto`
-    takes `fused` where it can."""
+    execution: Literal["auto", "plain", "share", "merged", "fused", "recompute"] = "auto"
+    """How cells are computed, all by the same mathematics: `fused` is fastest on a CPU and needs a C++ compiler, once;
+    `recompute` takes less memory, for a little more time; `merged` launches few kernels, for GPUs; `share` needs
+    nothing; `plain` is the slow reference. `auto` takes `fused` on a CPU that has a compiler, else `share`."""
     checkpoint_seconds: int = 300
     """Longest time between two checkpoints, if no step takes longer; 0: one after every step."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -166,8 +167,10 @@ def default_out(*words: str) -> Path:
 def session(run_dir: "RunDir") -> "Iterator[StopFlag]":
     """Hold a run directory for a block and leave a true ``status.json`` behind, however the block ends.
 
-    An interruption leaves the block with the command that resumes this run; of nested sessions, the outermost one.
+    And a true page, ``report.html``. An interruption leaves the block with the command that resumes this run; of
+    nested sessions, the outermost one.
     """
+    from cdarts.commands.report import leave_page
     from cdarts.engine.runtime import Interrupted, stop_on_signals
 
     with run_dir, stop_on_signals() as stop:
@@ -184,7 +187,10 @@ def session(run_dir: "RunDir") -> "Iterator[StopFlag]":
         except Exception as error:
             _closing_status(run_dir, "failed", f"{type(error).__name__}: {error}")
             raise
-        run_dir.status("done")
+        else:
+            run_dir.status("done")
+        finally:
+            leave_page(run_dir.path, failed=sys.exc_info()[0] is not None)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from cdarts.execution.base import DropPath, Execution
 from cdarts.execution.choice import choose_execution
 from cdarts.execution.fused import Fused
+from cdarts.execution.merged import Merged
 from cdarts.execution.partial import PartialChannels
 from cdarts.execution.plain import plain
 from cdarts.execution.share import share
@@ -12,11 +13,23 @@ from cdarts.execution.share import share
 EXECUTIONS: dict[str, Callable[[], Execution]] = {
     "plain": lambda: plain,
     "share": lambda: share,
+    "merged": Merged,
     "fused": Fused,
     "recompute": lambda: Fused(recompute=True),
 }
 """For one cell each. ``plain`` is the reference, edge by edge; ``share`` computes once what the edges of one state have
-in common; ``fused`` computes the cell in few passes over memory with kernels that are compiled on first use;
-``recompute`` is ``fused`` with less memory, for a little more time."""
+in common; ``merged`` computes in one what they have alike, for devices that wait for kernels to be launched; ``fused``
+computes the cell in few passes over memory with kernels that are compiled on first use; ``recompute`` is ``fused`` with
+less memory, for a little more time."""
 
-__all__ = ["EXECUTIONS", "DropPath", "Execution", "Fused", "PartialChannels", "choose_execution", "plain", "share"]
+__all__ = [
+    "EXECUTIONS",
+    "DropPath",
+    "Execution",
+    "Fused",
+    "Merged",
+    "PartialChannels",
+    "choose_execution",
+    "plain",
+    "share",
+]

@@ -8,7 +8,7 @@ import torch
 from cdarts.errors import ConfigurationError
 from cdarts.execution.compiler import why_unavailable
 
-ExecutionName = Literal["plain", "share", "fused", "recompute"]
+ExecutionName = Literal["plain", "share", "merged", "fused", "recompute"]
 
 Choice = Literal["auto"] | ExecutionName
 """An execution, or leaving it to the machine."""
@@ -17,13 +17,17 @@ Choice = Literal["auto"] | ExecutionName
 def choose_execution(
     name: Choice, device: torch.device, report: Callable[[str], None] = lambda _: None
 ) -> tuple[ExecutionName, str | None]:
-    """The execution's name, and a remark if ``auto`` could not have the fastest.
+    """The execution's name, and a remark if ``auto`` could not have the fastest on a CPU, ``fused``.
+
+    On CUDA ``auto`` is ``share`` until ``merged`` has been measured there.
 
     `report` hears that kernels are compiled, which takes some seconds.
 
     Raises `ConfigurationError` if an execution was asked for that this machine has not.
     """
-    if name == "plain" or name == "share":
+    if name == "auto" and device.type != "cpu":
+        return "share", None
+    if name == "plain" or name == "share" or name == "merged":
         return name, None
     reason = "its kernels are for the CPU" if device.type != "cpu" else why_unavailable(torch.float32, report)
     if name == "auto":
