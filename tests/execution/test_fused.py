@@ -16,7 +16,7 @@ from cdarts.errors import ConfigurationError
 from cdarts.execution import Fused, choose_execution, plain
 from cdarts.execution import compiler as compiling
 from cdarts.networks import Network, frozen
-from cdarts.operations import OPERATIONS, BatchNormalized, Operation, Pool
+from cdarts.operations import OPERATIONS, BatchNormalized, Operation, Pool, SeparableConv
 from cdarts.randomness import generator, seeded
 from cdarts.relaxations import Softmax
 from cdarts.spaces import DartsSpace, NasBench201Space
@@ -188,6 +188,16 @@ def test_what_is_not_finite_shows(name: str, value: float) -> None:
     x[0, 1, 2, 2] = value
     (node,) = Fused()(cell, operations, [x], None, None)
     assert not node.isfinite().all()
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+def test_kernels_that_were_not_compiled_are_left_to_share(kernel: int) -> None:
+    cell = CellTopology(1, 1, ((Edge(target=1, source=0), ("sep_conv",)),))
+    with seeded(0, "bundle"):
+        operations: list[list[Operation]] = [[SeparableConv(4, 4, kernel, 1, True).double()]]
+    x = torch.randn(2, 4, 9, 9, dtype=torch.float64, generator=generator(0, "kernel")).requires_grad_()
+    for first, second in zip(*(results_of(e, cell, operations, x, None) for e in (plain, Fused())), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
 
 
 def test_equal_maxima_pass_their_gradient_to_the_first() -> None:

@@ -36,6 +36,9 @@ from cdarts.operations import (
 )
 from cdarts.topology import CellTopology
 
+KERNELS = (3, 5)
+"""Sides of depthwise kernels that ``kernels.cpp`` is compiled for."""
+
 
 class Fused:
     """The execution of one cell: what it emits is found out once for each topology."""
@@ -102,7 +105,9 @@ class Emission:
                 self.dense.setdefault(conv.kernel_size[0], []).append(stream)
             case FactorizedReduce():
                 self.reductions.append(stream)
-            case DilatedConv() | SeparableConv():
+            case DilatedConv() | SeparableConv() if all(
+                block.depthwise.kernel_size[0] in KERNELS for block in blocks_of(stream)
+            ):
                 self.separable.append(stream)
             case _:
                 return False
@@ -235,6 +240,8 @@ class _Emitted(NamedTuple):
     separated: list[Tensor]
     inner: list[Tensor | None]
     """Between the two blocks of a separable convolution."""
+    between: list[Tensor | None]
+    """Between the depthwise and the pointwise convolution of the last block, where it is known anyway."""
 
     def parts(self, state: Tensor, emission: Emission) -> list[Part]:
         """Each stream's, in the order of the rows."""
@@ -274,41 +281,55 @@ def _first_blocks(run: Kernels, state: Tensor, emission: Emission) -> tuple[list
 
 
 def _last_blocks(
-    run: Kernels, state: Tensor, emission: Emission, inner: list[Tensor | None], inner_norm: _Inner | None
-) -> tuple[_Emitted, Tensor]:
-    """What a state emits, and the moments (2, rows, C) for its BatchNorm."""
+    run: Kernels,
+    state: Tensor,
+    emission: Emission,
+    inner: list[Tensor | None],
+    inner_norm: _Inner | None,
+    *,
+    moments: Tensor | None,
+    keep_between: bool,
+) -> _Emitted:
+    """What a state emits. `moments` (2, rows, C) are written if given."""
     channels = emission.channels(state)
-    moments = torch.zeros(2, len(emission.rows), channels, dtype=torch.float64)
     row = len(emission.same)
-    pooled: list[Tensor] = []
-    for pool, streams in emission.pools.items():
-        pooled.append(run.pool(state, pool))
-        if any(stream.norm is not None for stream in streams):
-            run.moments(pooled[-1], moments[:, row])
+
+    def moments_of(row: int, streams: int = 1, begin: int = 0) -> Tensor | None:
+        return None if moments is None else moments[:, row : row + streams].flatten(1)[:, begin:]
+
+    pooled = _pooled(run, state, emission)
+    for x, streams in zip(pooled, emission.pools.values(), strict=True):
+        if moments is not None and any(stream.norm is not None for stream in streams):
+            run.moments(x, moments[:, row])
             moments[:, row + 1 : row + len(streams)] = moments[:, row : row + 1]
         row += len(streams)
     dense: list[Tensor] = []
     for streams in emission.dense.values():
         convs = convs_of(streams)
         dense.append(_room(state, convs[0].stride[0], len(streams) * channels))
-        run.dense(state, convs, 0, (dense[-1], 0), moments[:, row : row + len(streams)])
+        run.dense(state, convs, 0, (dense[-1], 0), moments_of(row, len(streams)))
         row += len(streams)
     reduced: list[Tensor] = []
     for stream in emission.reductions:
         reduced.append(_room(state, 2, channels))
         for shift, half in halves_of(stream):
             begin = shift * (channels // 2)
-            run.dense(state, [half], shift, (reduced[-1], begin), moments[:, row, begin:])
+            run.dense(state, [half], shift, (reduced[-1], begin), moments_of(row, begin=begin))
         row += 1
     separated: list[Tensor] = []
+    between: list[Tensor | None] = []
     for number, stream in enumerate(emission.separable):
         last, middle = blocks_of(stream)[-1], inner[number]
-        if middle is None or inner_norm is None:
-            separated.append(run.separable(state, None, last, moments[:, row]))
-        else:
-            separated.append(run.separable(middle, inner_norm.affine(number), last, moments[:, row]))
+        u = state if middle is None else middle
+        affine = None if middle is None or inner_norm is None else inner_norm.affine(number)
+        between.append(_room(u, last.depthwise.stride[0], u.shape[3]) if keep_between else None)
+        separated.append(run.separable(u, affine, last, moments_of(row), between[-1]))
         row += 1
-    return _Emitted(pooled, dense, reduced, separated, inner), moments
+    return _Emitted(pooled, dense, reduced, separated, inner, between)
+
+
+def _pooled(run: Kernels, state: Tensor, emission: Emission) -> list[Tensor]:
+    return [run.pool(state, pool) for pool in emission.pools]
 
 
 def _room(state: Tensor, stride: int, channels: int) -> Tensor:
@@ -357,7 +378,8 @@ class _FusedCell(torch.autograd.Function):
                 continue
             state = states[source]
             inner, inner_norm = _first_blocks(run, state, emission)
-            emitted, moments = _last_blocks(run, state, emission, inner, inner_norm)
+            moments = torch.zeros(2, len(emission.rows), emission.channels(state), dtype=torch.float64)
+            emitted = _last_blocks(run, state, emission, inner, inner_norm, moments=moments, keep_between=False)
             parts = emitted.parts(state, emission)
             norm = normalization([stream.norm for stream in emission.rows], moments, _values(parts[-1][0]))
             scale, offset = norm.factors(emission.mixing(mixing))
@@ -369,7 +391,7 @@ class _FusedCell(torch.autograd.Function):
                     sums[target] = _room(parts[-1][0], 1, emission.channels(state))
                 run.combine([parts[row] for row in rows], factors[begin:], offsets[number], sums[target], not fresh)
                 begin += len(rows)
-            groups: list[Any] = [inner] if recompute else list(emitted)
+            groups: list[Any] = [inner] if recompute else [emitted.dense, emitted.reduced, emitted.separated, inner]
             kept.append(_Kept(norm, inner_norm, [len(group) for group in groups]))
             saved += [x for group in groups for x in group]
         nodes = [images(state) for state in states[cell.num_inputs :]]
@@ -411,9 +433,13 @@ class _FusedCell(torch.autograd.Function):
                 groups.insert(0, saved[len(saved) - length :])
                 del saved[len(saved) - length :]
             if len(groups) == 1:
-                emitted, _ = _last_blocks(back.run, states[source], emission, groups[0], kept.inner)
+                keeps = any(back.needed)
+                emitted = _last_blocks(
+                    back.run, states[source], emission, groups[0], kept.inner, moments=None, keep_between=keeps
+                )
             else:
-                emitted = _Emitted(*groups)
+                pooled = _pooled(back.run, states[source], emission)
+                emitted = _Emitted(pooled, *groups, [None] * len(emission.separable))
             back.through(emission, states[source], emitted, kept, back.at_states[source])
         inputs = [None if x is None else images(x) for x in back.at_states[: cell.num_inputs]]
         mixing = None if back.at_mixing is None else back.at_mixing.to(states[0].dtype)
@@ -515,20 +541,23 @@ class _Backward:
             row += 1
         for number, (z, stream) in enumerate(zip(emitted.separated, emission.separable, strict=True)):
             blocks, middle, gradient = blocks_of(stream), emitted.inner[number], self.at_node(stream)
+            between = emitted.between[number]
             if middle is None or kept.inner is None:
-                self.separable(state, None, blocks[0], gradient, z, closed_form(), into, None)
+                self.separable(state, None, blocks[0], between, gradient, z, closed_form(), into, None)
             elif into is not None or self.wanted(*(module for block in blocks for module in block.modules())):
                 at_middle = torch.empty_like(middle)
                 sums = torch.zeros(2, middle.shape[3], dtype=torch.float64)
                 one = kept.inner.norm[number]
                 center = run.own(one.mean)
                 affine = kept.inner.affine(number)
-                self.separable(middle, affine, blocks[1], gradient, z, closed_form(), at_middle, (center, sums))
+                self.separable(
+                    middle, affine, blocks[1], between, gradient, z, closed_form(), at_middle, (center, sums)
+                )
                 inner_scale, _ = one.factors()
                 passed, *rest = one.backward(sums[1:], center, sums[:1], inner_scale, values)
                 self.put_norm(blocks[0].norm, passed[0], sums[0])
                 first = ClosedForm(*(run.own(x[0]) for x in (inner_scale, *rest)))
-                self.separable(state, None, blocks[0], at_middle, middle, first, into, None)
+                self.separable(state, None, blocks[0], None, at_middle, middle, first, into, None)
             row += 1
 
     def sums(self, emission: Emission, parts: Sequence[Part], pivot: Tensor) -> tuple[Tensor, Tensor]:
@@ -551,6 +580,7 @@ class _Backward:
         u: Tensor,
         affine: tuple[Tensor, Tensor] | None,
         block: DepthwisePointwise,
+        between: Tensor | None,
         gradient: Tensor,
         z: Tensor,
         closed_form: ClosedForm,
@@ -560,7 +590,7 @@ class _Backward:
         wanted = self.wanted(block.depthwise, block.pointwise)
         if into is None and not wanted:
             return
-        results = self.run.separable_backward(u, affine, block, gradient, z, closed_form, into, sums, wanted)
+        results = self.run.separable_backward(u, affine, block, between, gradient, z, closed_form, into, sums, wanted)
         if results is not None:
             self.put(block.depthwise, "weight", results[0])
             self.put(block.pointwise, "weight", results[1])

@@ -79,16 +79,25 @@ class Kernels:
     # -- separable blocks: rectify, depthwise, pointwise --
 
     def separable(
-        self, u: Tensor, affine: tuple[Tensor, Tensor] | None, block: DepthwisePointwise, moments: Tensor
+        self,
+        u: Tensor,
+        affine: tuple[Tensor, Tensor] | None,
+        block: DepthwisePointwise,
+        moments: Tensor | None,
+        between: Tensor | None = None,
     ) -> Tensor:
-        """The block of  a * u + b,  without its BatchNorm, for which `moments` (2, C) are taken."""
+        """The block of  a * u + b,  without its BatchNorm.
+
+        Writes if given: its `moments` (2, C), and to `between` what the pointwise convolution reads.
+        """
         shape = _block_geometry(u, block)
         z = u.new_empty(u.shape[0], shape.out_height, shape.out_width, shape.out_channels)
         a, b = affine or (None, None)
+        mean, deviation = (None, None) if moments is None else moments
         depth, point = _depth_weight(block), block.pointwise.weight.detach().flatten(1).t().contiguous()
         self.library.separable_forward(
             ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(z),
-            _at(moments[0]), _at(moments[1]),
+            _at(between), _at(mean), _at(deviation),
         )  # fmt: skip
         return z
 
@@ -97,6 +106,7 @@ class Kernels:
         u: Tensor,
         affine: tuple[Tensor, Tensor] | None,
         block: DepthwisePointwise,
+        between: Tensor | None,
         gradient: Tensor,
         z: Tensor,
         closed_form: ClosedForm,
@@ -116,8 +126,8 @@ class Kernels:
         pivot, totals = sums or (None, None)
         depth, point = _depth_weight(block), block.pointwise.weight.detach().flatten(1).contiguous()
         self.library.separable_backward(
-            ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(gradient), _at(z),
-            *map(_at, closed_form), _at(into), sums is None, _at(depth_gradient), _at(point_gradient),
+            ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(between),
+            _at(gradient), _at(z), *map(_at, closed_form), _at(into), sums is None, _at(depth_gradient), _at(point_gradient),
             _at(pivot), _at(totals),
         )  # fmt: skip
         if depth_gradient is None or point_gradient is None:
@@ -129,13 +139,14 @@ class Kernels:
 
     # -- dense blocks: rectify, convolution; several of one input together --
 
-    def dense(self, x: Tensor, convs: Sequence[nn.Conv2d], shift: int, z: Part, moments: Tensor) -> None:
-        """Writes the convolutions' results, one after another, to channels of z; `moments`: (2, their channels).
+    def dense(self, x: Tensor, convs: Sequence[nn.Conv2d], shift: int, z: Part, moments: Tensor | None) -> None:
+        """Writes the convolutions' results, one after another, to channels of z, and `moments` (2, their channels).
 
         `shift`: pixels by which the input is moved up and left before.
         """
         weight = torch.cat([conv.weight.detach() for conv in convs]).permute(2, 3, 1, 0).contiguous()
         shape = _dense_geometry(x, convs, shift)
+        mean, deviation = (None, None) if moments is None else moments
         self.library.dense_forward(
             ctypes.byref(shape),
             self.threads,
@@ -143,8 +154,8 @@ class Kernels:
             _at(weight),
             _at(*z),
             z[0].shape[3],
-            _at(moments[0]),
-            _at(moments[1]),
+            _at(mean),
+            _at(deviation),
         )
 
     def dense_backward(
