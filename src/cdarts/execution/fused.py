@@ -439,7 +439,8 @@ class _FusedCell(torch.autograd.Function):
                 )
             else:
                 pooled = _pooled(back.run, states[source], emission)
-                emitted = _Emitted(pooled, *groups, [None] * len(emission.separable))
+                dense, reduced, separated, inner = groups
+                emitted = _Emitted(pooled, dense, reduced, separated, inner, [None] * len(emission.separable))
             back.through(emission, states[source], emitted, kept, back.at_states[source])
         inputs = [None if x is None else images(x) for x in back.at_states[: cell.num_inputs]]
         mixing = None if back.at_mixing is None else back.at_mixing.to(states[0].dtype)

@@ -61,8 +61,8 @@ template <class T, class S> void add_chunks(const std::vector<std::vector<S>>& p
       for (long i = 0; i < size; ++i) total[i] += static_cast<T>(part[i]);
 }
 
-// Mean and sum of squared deviations of every channel, over rows of pixels. Each chunk sums what lies above or below its
-// own first pixel, so that nothing cancels; chunks are joined as Chan, Golub and LeVeque (1979) do.
+// Mean and sum of squared deviations of every channel, over rows of pixels. Each chunk sums what lies above or below the
+// mean of its first row, so that nothing cancels; chunks are joined as Chan, Golub and LeVeque (1979) do.
 template <class T> struct Moments {
   long count = 0;
   std::vector<T> pivot;
@@ -70,7 +70,9 @@ template <class T> struct Moments {
 
   template <int L> void add(const T* x, long row, long channels, long width) {
     if (count == 0) {
-      pivot.assign(x, x + channels);
+      pivot.assign(channels, T(0));
+      for (long i = 0; i < width; ++i)
+        for (long c = 0; c < channels; ++c) pivot[c] += x[i * row + c] / static_cast<T>(width);
       sum.assign(channels, 0.0);
       square.assign(channels, 0.0);
     }

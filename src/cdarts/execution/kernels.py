@@ -127,8 +127,8 @@ class Kernels:
         depth, point = _depth_weight(block), block.pointwise.weight.detach().flatten(1).contiguous()
         self.library.separable_backward(
             ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(between),
-            _at(gradient), _at(z), *map(_at, closed_form), _at(into), sums is None, _at(depth_gradient), _at(point_gradient),
-            _at(pivot), _at(totals),
+            _at(gradient), _at(z), *map(_at, closed_form), _at(into), sums is None,
+            _at(depth_gradient), _at(point_gradient), _at(pivot), _at(totals),
         )  # fmt: skip
         if depth_gradient is None or point_gradient is None:
             return None
