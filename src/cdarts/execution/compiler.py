@@ -33,8 +33,8 @@ def cache_directory() -> Path:
 POINTER, LONG, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
 
 SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "separable_forward": (POINTER, INT, *[POINTER] * 9),
-    "separable_backward": (POINTER, INT, *[POINTER] * 12, INT, *[POINTER] * 4),
+    "separable_forward": (POINTER, INT, *[POINTER] * 8),
+    "separable_backward": (POINTER, INT, *[POINTER] * 11, INT, *[POINTER] * 4),
     "dense_forward": (POINTER, INT, *[POINTER] * 3, LONG, POINTER, POINTER),
     "dense_backward": (POINTER, INT, POINTER, POINTER, LONG, POINTER, LONG, POINTER, LONG, *[POINTER] * 5),
     "pool_forward": (POINTER, INT, INT, POINTER, POINTER),

@@ -240,8 +240,6 @@ class _Emitted(NamedTuple):
     separated: list[Tensor]
     inner: list[Tensor | None]
     """Between the two blocks of a separable convolution."""
-    between: list[Tensor | None]
-    """Between the depthwise and the pointwise convolution of the last block, where it is known anyway."""
 
     def parts(self, state: Tensor, emission: Emission) -> list[Part]:
         """Each stream's, in the order of the rows."""
@@ -286,9 +284,7 @@ def _last_blocks(
     emission: Emission,
     inner: list[Tensor | None],
     inner_norm: _Inner | None,
-    *,
     moments: Tensor | None,
-    keep_between: bool,
 ) -> _Emitted:
     """What a state emits. `moments` (2, rows, C) are written if given."""
     channels = emission.channels(state)
@@ -306,35 +302,33 @@ def _last_blocks(
     dense: list[Tensor] = []
     for streams in emission.dense.values():
         convs = convs_of(streams)
-        dense.append(_room(state, convs[0].stride[0], len(streams) * channels))
+        dense.append(_room(run, state, convs[0].stride[0], len(streams) * channels))
         run.dense(state, convs, 0, (dense[-1], 0), moments_of(row, len(streams)))
         row += len(streams)
     reduced: list[Tensor] = []
     for stream in emission.reductions:
-        reduced.append(_room(state, 2, channels))
+        reduced.append(_room(run, state, 2, channels))
         for shift, half in halves_of(stream):
             begin = shift * (channels // 2)
             run.dense(state, [half], shift, (reduced[-1], begin), moments_of(row, begin=begin))
         row += 1
     separated: list[Tensor] = []
-    between: list[Tensor | None] = []
     for number, stream in enumerate(emission.separable):
         last, middle = blocks_of(stream)[-1], inner[number]
         u = state if middle is None else middle
         affine = None if middle is None or inner_norm is None else inner_norm.affine(number)
-        between.append(_room(u, last.depthwise.stride[0], u.shape[3]) if keep_between else None)
-        separated.append(run.separable(u, affine, last, moments_of(row), between[-1]))
+        separated.append(run.separable(u, affine, last, moments_of(row)))
         row += 1
-    return _Emitted(pooled, dense, reduced, separated, inner, between)
+    return _Emitted(pooled, dense, reduced, separated, inner)
 
 
 def _pooled(run: Kernels, state: Tensor, emission: Emission) -> list[Tensor]:
     return [run.pool(state, pool) for pool in emission.pools]
 
 
-def _room(state: Tensor, stride: int, channels: int) -> Tensor:
+def _room(run: Kernels, state: Tensor, stride: int, channels: int) -> Tensor:
     height, width = (-(-side // stride) for side in state.shape[1:3])
-    return state.new_empty(state.shape[0], height, width, channels)
+    return run.room(state.shape[0], height, width, channels)
 
 
 def _values(z: Tensor) -> int:
@@ -371,7 +365,7 @@ class _FusedCell(torch.autograd.Function):
             if source >= cell.num_inputs:
                 if source in program.empty:
                     origin, stride = program.empty[source]
-                    sums[source] = _room(states[origin], stride, states[origin].shape[3]).zero_()
+                    sums[source] = _room(run, states[origin], stride, states[origin].shape[3]).zero_()
                 states.append(sums[source])
             if not emission.rows:
                 kept.append(None)
@@ -379,7 +373,7 @@ class _FusedCell(torch.autograd.Function):
             state = states[source]
             inner, inner_norm = _first_blocks(run, state, emission)
             moments = torch.zeros(2, len(emission.rows), emission.channels(state), dtype=torch.float64)
-            emitted = _last_blocks(run, state, emission, inner, inner_norm, moments=moments, keep_between=False)
+            emitted = _last_blocks(run, state, emission, inner, inner_norm, moments)
             parts = emitted.parts(state, emission)
             norm = normalization([stream.norm for stream in emission.rows], moments, _values(parts[-1][0]))
             scale, offset = norm.factors(emission.mixing(mixing))
@@ -388,7 +382,7 @@ class _FusedCell(torch.autograd.Function):
             for number, (target, rows) in enumerate(emission.targets.items()):
                 fresh = target not in sums
                 if fresh:
-                    sums[target] = _room(parts[-1][0], 1, emission.channels(state))
+                    sums[target] = _room(run, parts[-1][0], 1, emission.channels(state))
                 run.combine([parts[row] for row in rows], factors[begin:], offsets[number], sums[target], not fresh)
                 begin += len(rows)
             groups: list[Any] = [inner] if recompute else [emitted.dense, emitted.reduced, emitted.separated, inner]
@@ -433,15 +427,14 @@ class _FusedCell(torch.autograd.Function):
                 groups.insert(0, saved[len(saved) - length :])
                 del saved[len(saved) - length :]
             if len(groups) == 1:
-                keeps = any(back.needed)
-                emitted = _last_blocks(
-                    back.run, states[source], emission, groups[0], kept.inner, moments=None, keep_between=keeps
-                )
+                emitted = _last_blocks(back.run, states[source], emission, groups[0], kept.inner, None)
             else:
                 pooled = _pooled(back.run, states[source], emission)
-                dense, reduced, separated, inner = groups
-                emitted = _Emitted(pooled, dense, reduced, separated, inner, [None] * len(emission.separable))
+                emitted = _Emitted(pooled, *groups)
             back.through(emission, states[source], emitted, kept, back.at_states[source])
+            back.run.give_back(emitted.pooled)
+            if len(groups) == 1:
+                back.run.give_back([*emitted.dense, *emitted.reduced, *emitted.separated])
         inputs = [None if x is None else images(x) for x in back.at_states[: cell.num_inputs]]
         mixing = None if back.at_mixing is None else back.at_mixing.to(states[0].dtype)
         return (None, None, mixing, *inputs, *back.at_parameters)
@@ -516,11 +509,12 @@ class _Backward:
         for pooled, (pool, streams) in zip(emitted.pooled, emission.pools.items(), strict=True):
             chosen = slice(row, row + len(streams))
             if into is not None:
-                gradient = torch.empty_like(pooled)
+                gradient = run.room(*pooled.shape)
                 gradients = [(self.at_node(stream), 0) for stream in streams]
                 factors = torch.cat([factor[chosen], slope[chosen].sum(0, keepdim=True)])
                 run.combine([*gradients, (pooled, 0)], factors, constant[chosen].sum(0), gradient, False)
                 run.pool_backward(state, pool, pooled, gradient, into)
+                run.give_back([gradient])
             row += len(streams)
         for z, streams in zip(emitted.dense, emission.dense.values(), strict=True):
             convs = convs_of(streams)
@@ -542,23 +536,21 @@ class _Backward:
             row += 1
         for number, (z, stream) in enumerate(zip(emitted.separated, emission.separable, strict=True)):
             blocks, middle, gradient = blocks_of(stream), emitted.inner[number], self.at_node(stream)
-            between = emitted.between[number]
             if middle is None or kept.inner is None:
-                self.separable(state, None, blocks[0], between, gradient, z, closed_form(), into, None)
+                self.separable(state, None, blocks[0], gradient, z, closed_form(), into, None)
             elif into is not None or self.wanted(*(module for block in blocks for module in block.modules())):
-                at_middle = torch.empty_like(middle)
+                at_middle = run.room(*middle.shape)
                 sums = torch.zeros(2, middle.shape[3], dtype=torch.float64)
                 one = kept.inner.norm[number]
                 center = run.own(one.mean)
                 affine = kept.inner.affine(number)
-                self.separable(
-                    middle, affine, blocks[1], between, gradient, z, closed_form(), at_middle, (center, sums)
-                )
+                self.separable(middle, affine, blocks[1], gradient, z, closed_form(), at_middle, (center, sums))
                 inner_scale, _ = one.factors()
                 passed, *rest = one.backward(sums[1:], center, sums[:1], inner_scale, values)
                 self.put_norm(blocks[0].norm, passed[0], sums[0])
                 first = ClosedForm(*(run.own(x[0]) for x in (inner_scale, *rest)))
-                self.separable(state, None, blocks[0], None, at_middle, middle, first, into, None)
+                self.separable(state, None, blocks[0], at_middle, middle, first, into, None)
+                run.give_back([at_middle])
             row += 1
 
     def sums(self, emission: Emission, parts: Sequence[Part], pivot: Tensor) -> tuple[Tensor, Tensor]:
@@ -581,7 +573,6 @@ class _Backward:
         u: Tensor,
         affine: tuple[Tensor, Tensor] | None,
         block: DepthwisePointwise,
-        between: Tensor | None,
         gradient: Tensor,
         z: Tensor,
         closed_form: ClosedForm,
@@ -591,7 +582,7 @@ class _Backward:
         wanted = self.wanted(block.depthwise, block.pointwise)
         if into is None and not wanted:
             return
-        results = self.run.separable_backward(u, affine, block, between, gradient, z, closed_form, into, sums, wanted)
+        results = self.run.separable_backward(u, affine, block, gradient, z, closed_form, into, sums, wanted)
         if results is not None:
             self.put(block.depthwise, "weight", results[0])
             self.put(block.pointwise, "weight", results[1])

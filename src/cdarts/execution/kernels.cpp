@@ -313,10 +313,10 @@ void normalization_backward(const T* g, long g_row, const T* z, long z_row, cons
 
 // -- blocks over a batch ------------------------------------------------------------------------------------------------
 
-// If asked for (not null): in `between` what the pointwise convolution reads, and the moments of z.
+// The moments of z are not taken where mean and deviation are null.
 template <class T, int L>
 void separable_forward_of(const Geometry& g, int threads, const T* u, const T* a, const T* b, const T* depth, const T* point,
-                          T* z, T* between, double* mean, double* deviation) {
+                          T* z, double* mean, double* deviation) {
   const long C = g.channels, O = g.out_channels, zero = 0;
   const Padded padded(g);
   std::vector<Moments<T>> parts(CHUNKS);
@@ -325,10 +325,9 @@ void separable_forward_of(const Geometry& g, int threads, const T* u, const T* a
     for (long n = begin; n < end; ++n) {
       rectify<T, L>(g, padded, u + n * g.height * g.width * C, a, b, R.get());
       for (long y = 0; y < g.out_height; ++y) {
-        T* middle = between ? between + (n * g.out_height + y) * g.out_width * C : d.get();
-        depthwise<T, L>(g, g.stride, R.get() + y * g.stride * padded.width * C, padded.width, depth, false, middle, g.out_width);
+        depthwise<T, L>(g, g.stride, R.get() + y * g.stride * padded.width * C, padded.width, depth, false, d.get(), g.out_width);
         T* row = z + (n * g.out_height + y) * g.out_width * O;
-        product<T>(middle, C, &zero, 1, C, point, O, row, O, g.out_width);
+        product<T>(d.get(), C, &zero, 1, C, point, O, row, O, g.out_width);
         if (mean) parts[chunk].template add<L>(row, O, O, g.out_width);
       }
     }
@@ -336,11 +335,10 @@ void separable_forward_of(const Geometry& g, int threads, const T* u, const T* a
   if (mean) join(parts, O, mean, deviation);
 }
 
-// `between`: as `separable_forward` left it, or null. `point` is (out_channels, channels) here. gu += or = gradient at
-// a * u + b; sums = (sum of gu, sum of gu * (u - pivot)).
+// `point` is (out_channels, channels) here. gu += or = gradient at a * u + b; sums = (sum of gu, sum of gu * (u - pivot)).
 template <class T, int L, int K>
 void separable_backward_of(const Geometry& g, int threads, const T* u, const T* a, const T* b, const T* depth, const T* point,
-                        const T* between, const T* gradient, const T* z, const T* A, const T* B, const T* D, T* gu, bool accumulate,
+                        const T* gradient, const T* z, const T* A, const T* B, const T* D, T* gu, bool accumulate,
                         T* depth_gradient, T* point_gradient, const T* pivot, double* sums) {
   const long C = g.channels, O = g.out_channels, zero = 0;
   const Padded padded(g);
@@ -364,7 +362,7 @@ void separable_backward_of(const Geometry& g, int threads, const T* u, const T* 
       for (long y = 0; y < g.out_height; ++y) {
         const long at = (n * g.out_height + y) * g.out_width * O;
         T* gz_row = gz.get() + y * g.out_width * O;
-        if (depth_gradient && !between)
+        if (depth_gradient)
           depthwise<T, L>(g, g.stride, R.get() + y * g.stride * padded.width * C, padded.width, depth, false,
                           d.get() + y * g.out_width * C, g.out_width);
         normalization_backward<T, L>(gradient + at, O, z + at, O, A, B, D, O, g.out_width, gz_row, O);
@@ -372,8 +370,7 @@ void separable_backward_of(const Geometry& g, int threads, const T* u, const T* 
         product<T>(gz_row, O, &zero, 1, O, point, C, to, g.stride * C, g.out_width);
       }
       if (depth_gradient) {
-        const T* middle = between ? between + n * g.out_height * g.out_width * C : d.get();
-        outer<T>(middle, g.out_width * C, C, C, gz.get(), O, g.out_height, g.out_width, point_parts[chunk].data());
+        outer<T>(d.get(), g.out_width * C, C, C, gz.get(), O, g.out_height, g.out_width, point_parts[chunk].data());
         for (long c = 0; c < C; c += L) {
           T* total = depth_parts[chunk].data() + c;
           Vector<T, L> sum[K * K];
@@ -650,21 +647,21 @@ template <class F> void with_lanes(long channels, F f) {
 extern "C" {
 
 void separable_forward(const Geometry* g, int threads, const REAL* u, const REAL* a, const REAL* b, const REAL* depth,
-                       const REAL* point, REAL* z, REAL* between, double* mean, double* deviation) {
+                       const REAL* point, REAL* z, double* mean, double* deviation) {
   with_lanes(g->channels, [&](auto lanes_of_L) {
     LANES(L);
-    separable_forward_of<REAL, L>(*g, threads, u, a, b, depth, point, z, between, mean, deviation);
+    separable_forward_of<REAL, L>(*g, threads, u, a, b, depth, point, z, mean, deviation);
   });
 }
 
 void separable_backward(const Geometry* g, int threads, const REAL* u, const REAL* a, const REAL* b, const REAL* depth,
-                        const REAL* point, const REAL* between, const REAL* gradient, const REAL* z, const REAL* A, const REAL* B,
+                        const REAL* point, const REAL* gradient, const REAL* z, const REAL* A, const REAL* B,
                         const REAL* D, REAL* gu, int accumulate, REAL* depth_gradient, REAL* point_gradient,
                         const REAL* pivot, double* sums) {
   with_lanes(g->channels, [&](auto lanes_of_L) {
     LANES(L);
     auto run = g->kernel == 3 ? separable_backward_of<REAL, L, 3> : separable_backward_of<REAL, L, 5>;
-    run(*g, threads, u, a, b, depth, point, between, gradient, z, A, B, D, gu, accumulate, depth_gradient, point_gradient, pivot, sums);
+    run(*g, threads, u, a, b, depth, point, gradient, z, A, B, D, gu, accumulate, depth_gradient, point_gradient, pivot, sums);
   });
 }
 

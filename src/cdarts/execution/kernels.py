@@ -1,7 +1,7 @@
 """The passes of ``kernels.cpp`` over tensors, contiguous (B, H, W, C) and of one type; weights are PyTorch's."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,6 +71,17 @@ class Kernels:
         self.library = library
         self.dtype = dtype
         self.threads = torch.get_num_threads()
+        self.free: dict[tuple[int, ...], list[Tensor]] = {}
+
+    def room(self, *shape: int) -> Tensor:
+        """An uninitialised tensor: one that was given back, if there is one. Fresh memory costs a page fault a page."""
+        given_back = self.free.get(shape)
+        return given_back.pop() if given_back else torch.empty(shape, dtype=self.dtype)
+
+    def give_back(self, tensors: Iterable[Tensor]) -> None:
+        """Their values are needed no more."""
+        for tensor in tensors:
+            self.free.setdefault(tuple(tensor.shape), []).append(tensor)
 
     def own(self, x: Tensor) -> Tensor:
         """Contiguous and of this type."""
@@ -84,20 +95,16 @@ class Kernels:
         affine: tuple[Tensor, Tensor] | None,
         block: DepthwisePointwise,
         moments: Tensor | None,
-        between: Tensor | None = None,
     ) -> Tensor:
-        """The block of  a * u + b,  without its BatchNorm.
-
-        Writes if given: its `moments` (2, C), and to `between` what the pointwise convolution reads.
-        """
+        """The block of  a * u + b,  without its BatchNorm, for which `moments` (2, C) are written if given."""
         shape = _block_geometry(u, block)
-        z = u.new_empty(u.shape[0], shape.out_height, shape.out_width, shape.out_channels)
+        z = self.room(u.shape[0], shape.out_height, shape.out_width, shape.out_channels)
         a, b = affine or (None, None)
         mean, deviation = (None, None) if moments is None else moments
         depth, point = _depth_weight(block), block.pointwise.weight.detach().flatten(1).t().contiguous()
         self.library.separable_forward(
             ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(z),
-            _at(between), _at(mean), _at(deviation),
+            _at(mean), _at(deviation),
         )  # fmt: skip
         return z
 
@@ -106,7 +113,6 @@ class Kernels:
         u: Tensor,
         affine: tuple[Tensor, Tensor] | None,
         block: DepthwisePointwise,
-        between: Tensor | None,
         gradient: Tensor,
         z: Tensor,
         closed_form: ClosedForm,
@@ -126,8 +132,8 @@ class Kernels:
         pivot, totals = sums or (None, None)
         depth, point = _depth_weight(block), block.pointwise.weight.detach().flatten(1).contiguous()
         self.library.separable_backward(
-            ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(between),
-            _at(gradient), _at(z), *map(_at, closed_form), _at(into), sums is None,
+            ctypes.byref(shape), self.threads, _at(u), _at(a), _at(b), _at(depth), _at(point), _at(gradient), _at(z),
+            *map(_at, closed_form), _at(into), sums is None,
             _at(depth_gradient), _at(point_gradient), _at(pivot), _at(totals),
         )  # fmt: skip
         if depth_gradient is None or point_gradient is None:
@@ -187,7 +193,7 @@ class Kernels:
 
     def pool(self, x: Tensor, pool: MaxPool3x3 | AvgPool3x3) -> Tensor:
         shape = geometry(x, x.shape[3], 3, pool.stride, 1)
-        result = x.new_empty(x.shape[0], shape.out_height, shape.out_width, x.shape[3])
+        result = self.room(x.shape[0], shape.out_height, shape.out_width, x.shape[3])
         maximum = isinstance(pool, MaxPool3x3)
         self.library.pool_forward(ctypes.byref(shape), self.threads, maximum, _at(x), _at(result))
         return result
