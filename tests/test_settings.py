@@ -227,7 +227,12 @@ CONFIGURATIONS: list[tuple[str, dict[str, Any], int, tuple[str, ...]]] = [
     ("gdas", {"settings.data": None}, 2, ("data: must be a valid string",)),
     ("gdas", {"settings.data_root": 7}, 2, ("data_root: must be a valid string",)),
     ("gdas", {"settings.device": "tpu"}, 2, ("device: must be 'auto', 'cpu' or 'cuda', found \"tpu\"",)),
-    ("gdas", {"settings.execution": "fast"}, 2, ("execution: must be 'share' or 'plain'",)),
+    (
+        "gdas",
+        {"settings.execution": "fast"},
+        2,
+        ("execution: must be 'auto', 'plain', 'share', 'merged', 'fused' or 'recompute'",),
+    ),
     ("gdas", {"settings.algorithm.space.stem_name": "big"}, 2, ("algorithm.space.stem_name: must be 'cifar',",)),
     ("cdarts", {"settings.algorithm.feedback": "kullback"}, 2, ("algorithm.feedback: must be 'kl',",)),
     ("cdarts", {"settings.algorithm.l1_operations": "none"}, 2, ("algorithm.l1_operations: must be a valid",)),
@@ -316,7 +321,7 @@ def test_configurations(
     for word in words:
         assert word in error
     left = {file.name for file in tmp_path.iterdir()}
-    assert left <= {"config.json", "run.lock", "status.json"}, "nothing was begun"
+    assert left <= {"config.json", "report.html", "run.lock", "status.json"}, "nothing was begun"
 
 
 NO_CONFIGURATIONS: dict[str, tuple[bytes, str]] = {

@@ -17,11 +17,13 @@ COMMANDS: dict[str, str] = {
     "retrain": "train the network of a genotype from scratch",
     "evaluate": "accuracy of a trained run on its test images",
     "predict": "classes of images by a trained run",
+    "export": "a trained run as ONNX, torch.export or a file of plain torch code",
     "resume": "go on with a run that was stopped",
     "compare": "many methods and seeds under one protocol, one table",
     "correlate": "how well a search's weights rank cells, against their true accuracy",
     "query": "what NAS-Bench-201 measured for a cell: accuracy, rank, regret",
     "table": "make the NAS-Bench-201 table from the benchmark's published files",
+    "report": "the page of a run, or of several side by side: report.html",
     "show": "genotypes, presets, spaces, operations, plans, cells",
     "doctor": "whether this machine can do the work: versions, device, disk, checkpoints, data",
 }

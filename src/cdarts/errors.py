@@ -32,6 +32,12 @@ class CheckpointError(CdartsError):
     exit_code = 4
 
 
+class ExportError(CdartsError):
+    """An exported network does not compute what the network itself does; nothing was written."""
+
+    exit_code = 1
+
+
 class NonFiniteError(CdartsError):
     """A loss or a gradient became infinite or not a number; nothing was stepped."""
 

@@ -42,6 +42,7 @@ def test_what_a_retraining_leaves_behind(tmp_path: Path, call: Call, arguments: 
         "model.json",
         "model.safetensors",
         "checkpoints",
+        "report.html",
         "run.lock",
     }
     summary = read_json(out / "summary.json")

@@ -68,6 +68,7 @@ def test_what_a_search_leaves_behind(straight: Path, toy_search: CyclicConfig) -
         "genotypes.jsonl",
         "genotype.json",
         "cell.svg",
+        "report.html",
         "summary.json",
         "checkpoints",
         "run.lock",

@@ -465,6 +465,30 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before(run: RunDir, mo
     assert loaded is not None and loaded.epoch == 2
 
 
+def test_a_damaged_checkpoint_that_cannot_be_set_aside(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Path) -> Path:
+        raise OSError(30, "Read-only file system")
+
+    save(run, 1)
+    damage(run.path / "checkpoints" / "step-00001-0000000.safetensors")
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(DiskError, match=r"cannot rename .*step-00001.*: Read-only file system"):
+        run.load_checkpoint()
+    assert names(run) == ["step-00001-0000000.safetensors"]
+
+
+def test_a_lock_that_cannot_be_written(run: RunDir) -> None:
+    run.close()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(DiskError, match=r"cannot write to .*: File too large"):
+            RunDir(run.path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    RunDir(run.path).close()
+
+
 def test_leftovers_of_a_killed_process_are_swept(run: RunDir) -> None:
     run.close()
     left = run.path / "checkpoints" / ".step-00001-0000000.safetensors.99.tmp"

@@ -147,6 +147,7 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
 
     `task`: as `settings.build` gives it.
     """
+    from cdarts.commands.report import LivePage
     from cdarts.cost import network_cost
     from cdarts.engine import loop
     from cdarts.engine.progress import PlanProgress
@@ -168,6 +169,7 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
             run_dir,
             PlanProgress("retrain", task.plan()),
             stop,
+            after_epoch=LivePage(run_dir.path).after_epoch,
             checkpoint_seconds=settings.checkpoint_seconds,
             skips_nonfinite=settings.on_nonfinite == "skip",
         )

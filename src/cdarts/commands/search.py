@@ -148,6 +148,7 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
 
     `task`: as `settings.build` gives it.
     """
+    from cdarts.commands.report import LivePage
     from cdarts.engine import loop
     from cdarts.engine.progress import PlanProgress
 
@@ -163,6 +164,7 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
             PlanProgress("search", plan),
             stop,
             settings.watch(),
+            after_epoch=LivePage(run_dir.path).after_epoch,
             checkpoint_seconds=settings.checkpoint_seconds,
             skips_nonfinite=settings.on_nonfinite == "skip",
         )

@@ -63,12 +63,14 @@ def run(
     stop: StopFlag,
     annotate: Callable[[Records], Records] = lambda records: records,
     *,
+    after_epoch: Callable[[], None] = lambda: None,
     checkpoint_seconds: int = CHECKPOINT_SECONDS,
     skips_nonfinite: bool = False,
 ) -> None:
     """Train the task to the end of its plan, with checkpoints at the beginning, at the end, after epochs, and in time.
 
     `annotate`: what is known beside the task joins an epoch's records here, before they are written.
+    `after_epoch`: called once they are written; its time is not the epoch's.
     `checkpoint_seconds`: a step that ends so long after the last checkpoint is followed by one. An epoch is too, unless
     the last checkpoint was so short a time ago that the run would spend more than `SHARE_OF_TIME` on them.
     `skips_nonfinite`: go on without a batch that raised `NonFiniteError`, as if it had never been.
@@ -77,7 +79,7 @@ def run(
     `CheckpointError` if the run's checkpoint cannot be used, `NonFiniteError` before anything that is not finite is
     stepped or saved, `DiskError`.
     """
-    walk = _Walk(task, run_dir, progress, stop, annotate, checkpoint_seconds, skips_nonfinite)
+    walk = _Walk(task, run_dir, progress, stop, annotate, after_epoch, checkpoint_seconds, skips_nonfinite)
     try:
         with walk.watchdog:
             walk.to_the_end()
@@ -95,6 +97,7 @@ class _Walk:
         progress: PlanProgress,
         stop: StopFlag,
         annotate: Callable[[Records], Records],
+        after_epoch: Callable[[], None],
         checkpoint_seconds: int,
         skips_nonfinite: bool,
     ) -> None:
@@ -103,6 +106,7 @@ class _Walk:
         self.progress = progress
         self.stop = stop
         self.annotate = annotate
+        self.after_epoch = after_epoch
         self.checkpoint_seconds = checkpoint_seconds
         self.skips_nonfinite = skips_nonfinite
         self.watchdog = Watchdog(run_dir.path / "stuck.log")
@@ -160,6 +164,7 @@ class _Walk:
             common["skipped_batches"] = left_out
         for journal, line in records.items():
             self.run_dir.append(journal, {"epoch": self.epoch, **line, **common})
+        self.after_epoch()
         self.enter(self.epoch + 1)
         worth = min(self.checkpoint_seconds, self.saving_took / SHARE_OF_TIME)
         if self.epoch == len(self.plan) or self.since_checkpoint() >= worth:

@@ -107,9 +107,14 @@ class RunDir:
             holder = lock.readline().strip() or "another process"
             lock.close()
             raise RunInUseError(f"{self.path} is in use by {holder}; wait for it or stop it first") from error
-        lock.truncate()
-        lock.write(f"process {os.getpid()} on {platform.node()}\n{_boot()}")
-        lock.flush()
+        try:
+            lock.truncate()
+            lock.write(f"process {os.getpid()} on {platform.node()}\n{_boot()}")
+            lock.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # closing tries to write what is left
+                lock.close()
+            raise DiskError(f"cannot write to {self.path}: {error.strerror or error}") from error
         return lock
 
     def close(self) -> None:
@@ -246,14 +251,18 @@ class RunDir:
         """The newest usable checkpoint, journals cut back to it; None if there is none.
 
         A damaged one is set aside under the name ``*.damaged`` and the one before is used. Raises `CheckpointError`
-        if all are damaged, now or at an earlier attempt: a run never starts over in silence.
+        if all are damaged, now or at an earlier attempt: a run never starts over in silence. Raises `DiskError` if a
+        file cannot be set aside or a journal cannot be cut.
         """
         for path in _checkpoints(self.path):
             try:
                 content, journals = _read_checkpoint(path)
             except CheckpointError as error:
                 print(f"warning: {error}; it is set aside, and the checkpoint before is used", file=sys.stderr)
-                path.rename(path.with_suffix(".damaged"))
+                try:
+                    path.rename(path.with_suffix(".damaged"))
+                except OSError as failure:
+                    raise DiskError(f"cannot rename {path}: {failure.strerror or failure}") from failure
                 continue
             self._cut_journals(journals)
             return content
@@ -270,8 +279,11 @@ class RunDir:
     def _cut_journals(self, lengths: Mapping[str, int]) -> None:
         """Take away what was appended after the lengths in bytes were noted; all of it where none was."""
         for journal in self.path.glob("*.jsonl"):
-            with os.fdopen(open_regular(journal, os.O_RDWR), "r+b") as file:
-                file.truncate(min(journal.stat().st_size, lengths.get(journal.name, 0)))
+            try:
+                with os.fdopen(open_regular(journal, os.O_RDWR), "r+b") as file:
+                    file.truncate(min(journal.stat().st_size, lengths.get(journal.name, 0)))
+            except OSError as error:
+                raise DiskError(f"cannot cut {journal} back: {error.strerror or error}") from error
 
     # -- results ----------------------------------------------------------------------------------------------------
 

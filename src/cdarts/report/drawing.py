@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
@@ -135,7 +136,15 @@ class Layout:
     height: float = 0.0
 
 
-def lay_out(choices: Sequence[Choice], concatenates: bool) -> Layout:
+@dataclass(frozen=True)
+class LabelSize:
+    """Room that a label takes at least, in pixels."""
+
+    height: float = LABEL_HEIGHT
+    width: float = 0.0
+
+
+def lay_out(choices: Sequence[Choice], concatenates: bool, label: LabelSize = LabelSize()) -> Layout:
     """Place a cell's states, edges and labels. Raises `GenotypeError` for a cell that cannot be drawn."""
     if not choices:
         raise GenotypeError("a cell without edges cannot be drawn")
@@ -154,10 +163,10 @@ def lay_out(choices: Sequence[Choice], concatenates: bool) -> Layout:
         layout.columns[2 * rank].append(spots[-1])
     # short edges have one column for their label, so they come first; a long one then takes the emptiest
     for choice in sorted(choices, key=lambda choice: (ranks[choice.edge.target] - ranks[choice.edge.source], choice)):
-        _thread(layout, spots[choice.edge.source], spots[choice.edge.target], choice)
+        _thread(layout, spots[choice.edge.source], spots[choice.edge.target], choice, label)
     if concatenates:
         for node in range(num_inputs, last + 1):
-            _thread(layout, spots[node], spots[layout.output], None)
+            _thread(layout, spots[node], spots[layout.output], None, label)
     _order(layout)
     _place(layout)
     return layout
@@ -171,7 +180,7 @@ def longest_paths(choices: Sequence[Choice], num_states: int) -> list[int]:
     return ranks
 
 
-def _thread(layout: Layout, source: Spot, target: Spot, choice: Choice | None) -> None:
+def _thread(layout: Layout, source: Spot, target: Spot, choice: Choice | None, label: LabelSize) -> None:
     """Lead an edge through the columns between two states, and lay its label in one of them."""
     between = range(source.column + 1, target.column)
     labelled = None
@@ -182,7 +191,7 @@ def _thread(layout: Layout, source: Spot, target: Spot, choice: Choice | None) -
     for column in between:
         if choice is not None and column == labelled:
             width = len(_shortened(operation_label(choice.operation))) * CHARACTER + 14
-            spot = Spot(column, width, LABEL_HEIGHT, choice=choice)
+            spot = Spot(column, max(width, label.width), label.height, choice=choice)
         else:
             spot = Spot(column, 0.0, THREAD, is_concatenated=choice is None)
         layout.columns[column].append(spot)
@@ -440,7 +449,7 @@ def _plain_name(state: int, num_inputs: int) -> str:
 
 def _cell(layout: Layout) -> Iterator[str]:
     """Edges first, then what lies on them."""
-    entries = {spot: _ports(spot) for column in layout.columns for spot in column if spot.state is not None}
+    entries = _entries(layout)
     for arc in layout.arcs:
         yield from _arc(arc, layout, entries)
     for spot in entries:
@@ -478,7 +487,23 @@ def _fan(wanted: Sequence[float], step: float, limit: float) -> list[float]:
     return [value + shift for value in values]
 
 
-def _arc(arc: Arc, layout: Layout, entries: dict[Spot, dict[Spot, tuple[Point, Point]]]) -> Iterator[str]:
+Entries = dict[Spot, dict[Spot, tuple[Point, Point]]]
+"""For each state, where the edges that reach it arrive."""
+
+
+def _entries(layout: Layout) -> Entries:
+    return {spot: _ports(spot) for column in layout.columns for spot in column if spot.state is not None}
+
+
+def _arc(arc: Arc, layout: Layout, entries: Entries) -> Iterator[str]:
+    line, head = _paths(arc, layout, entries)
+    tag = "thread" if arc.choice is None else f"edge {_css(operation_family(arc.choice.operation))}"
+    yield f'<path class="{tag}" d="{line}"/>'
+    yield f'<path class="{tag} head" d="{head}"/>'
+
+
+def _paths(arc: Arc, layout: Layout, entries: Entries) -> tuple[str, str]:
+    """An edge's line and its arrow's head, as SVG paths."""
     source, *between, target = arc.spots
     end, direction = entries[target][between[-1]]
     # an arrow's line ends inside its head, whose tip touches the state
@@ -492,9 +517,7 @@ def _arc(arc: Arc, layout: Layout, entries: dict[Spot, dict[Spot, tuple[Point, P
         drawn.append(_curve((x, y), path, (spot.x - half, spot.y), (1.0, 0.0)) + f"H{_number(spot.x + half)}")
         x, y, path = spot.x + half, spot.y, (1.0, 0.0)
     drawn.append(_curve((x, y), path, stop, direction))
-    tag = "thread" if arc.choice is None else f"edge {_css(operation_family(arc.choice.operation))}"
-    yield f'<path class="{tag}" d="{"".join(drawn)}"/>'
-    yield f'<path class="{tag} head" d="{_head(end, direction)}"/>'
+    return "".join(drawn), _head(end, direction)
 
 
 def _start(source: Spot, first: Spot) -> tuple[float, float, Point]:
@@ -553,6 +576,76 @@ def _state(spot: Spot, layout: Layout) -> str:
         return f'<g class="state end"><rect {_box(spot, 15.0)}/><text x="{x}" y="{y}">{name}</text></g>'
     circle = f'<circle cx="{x}" cy="{_number(spot.y)}" r="{_number(RADIUS)}"/>'
     return f'<g class="state node">{circle}<text x="{x}" y="{y}">{state}</text></g>'
+
+
+# -- a cell as data ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EdgeShape:
+    """One edge of a cell: its operation, and where its line, its arrow's head and its label lie."""
+
+    choice: Choice
+    line: str
+    head: str
+    x: float
+    y: float
+    width: float
+    """Of the label, whose centre is at x, y."""
+
+
+@dataclass(frozen=True)
+class StateShape:
+    """A state; a circle where it is as wide as it is high."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    texts: tuple[str, str]
+    """What stands in it, and what stands small: beside the ``c`` of an input, below the word of an output."""
+
+
+@dataclass(frozen=True)
+class CellShape:
+    """A cell, placed and ready to be drawn by whoever draws it: here, or a page's own script."""
+
+    width: float
+    height: float
+    edges: tuple[EdgeShape, ...]
+    threads: tuple[tuple[str, str], ...]
+    """Line and head of each node's way into the concatenation."""
+    states: tuple[StateShape, ...]
+
+
+@lru_cache(maxsize=4096)
+def cell_shape(choices: tuple[Choice, ...], concatenates: bool, label: LabelSize) -> CellShape:
+    """The shape of one cell. Raises `GenotypeError` for a cell that cannot be drawn."""
+    layout = lay_out(choices, concatenates, label)
+    entries = _entries(layout)
+    edges, threads = [], []
+    for arc in layout.arcs:
+        line, head = _paths(arc, layout, entries)
+        if arc.choice is None:
+            threads.append((line, head))
+            continue
+        spot = next(spot for spot in arc.spots if spot.choice is not None)
+        edges.append(EdgeShape(arc.choice, line, head, round(spot.x, 1), round(spot.y, 1), round(spot.width, 1)))
+    states = tuple(
+        StateShape(round(spot.x, 1), round(spot.y, 1), spot.width, spot.height, _state_texts(spot, layout))
+        for spot in entries
+    )
+    ordered = tuple(sorted(edges, key=lambda edge: edge.choice))
+    return CellShape(math.ceil(layout.width) + 0.0, math.ceil(layout.height) + 0.0, ordered, tuple(threads), states)
+
+
+def _state_texts(spot: Spot, layout: Layout) -> tuple[str, str]:
+    state = -1 if spot.state is None else spot.state
+    if state == layout.output:
+        return ("output", "concat") if layout.concatenates else (str(state), "output")
+    if state < layout.num_inputs:
+        return ("input", "") if layout.num_inputs == 1 else ("c", f"k\u2212{layout.num_inputs - state}")
+    return str(state), ""
 
 
 def _legend(families: Sequence[Family], room: float) -> tuple[list[str], float, float]:

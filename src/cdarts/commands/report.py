@@ -1,0 +1,114 @@
+"""The page of a run, or of several: `cdarts report`, and what writes it beside a run that is going on."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from cdarts.commands.common import announce
+from cdarts.errors import ConfigurationError, DiskError
+
+if TYPE_CHECKING:
+    from cdarts.report.page_records import Record
+
+PAGE = "report.html"
+
+SHARE_OF_TIME = 0.01
+"""Of a run's time that its page may cost, its end apart."""
+
+FIRST_COST_SECONDS = 1.0
+"""What the first page is taken to cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the page of a run as it stands, or one page that compares several: a single file that needs no network."""
+
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN")]]
+    """Run directories, in whatever state they are."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The file; default: report.html in the run's directory, in the working directory for several runs."""
+
+    def run(self) -> int:
+        announce("report", *(str(path) for path in self.runs[:3]), *(["..."] if len(self.runs) > 3 else []))
+        if not self.runs:
+            raise ConfigurationError("name one run directory or more: cdarts report RUN...")
+        from cdarts.report.page import write_page
+
+        default = self.runs[0] / PAGE if len(self.runs) == 1 else Path(PAGE)
+        out = self.out or default
+        write_page(self.runs, out, reference_of)
+        print(f"report  {out}")
+        return 0
+
+
+def reference_of(record: "Record") -> Mapping[str, Any] | None:
+    """What the settings of a run's page are compared with: the preset of a search, the defaults of a retraining."""
+    from cdarts.presets import PRESETS
+    from cdarts.retraining.config import Retraining
+    from cdarts.settings import to_json
+
+    if record.command == "retrain":
+        return {"training": to_json(Retraining())}
+    # `cdarts run` names a preset and what it did to it: "cdarts, sized to 4m"
+    preset = PRESETS.get(record.preset.split(",")[0])
+    return {"algorithm": to_json(preset)} if record.command == "search" and preset is not None else None
+
+
+class LivePage:
+    """The page of a run that is going on, written now and then; whatever goes wrong in it, the run goes on."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = whole_run(run)
+        self.cost = FIRST_COST_SECONDS
+        self.written = time.monotonic()
+        self.failed = False
+
+    def after_epoch(self) -> None:
+        """Write the page, unless that would take more than `SHARE_OF_TIME` of the time since it was last written."""
+        if not self.failed and self.cost <= SHARE_OF_TIME * (time.monotonic() - self.written):
+            self.write()
+
+    def write(self, *, quiet: bool = False) -> bool:
+        """Whether the page was written; if not, one line says why.
+
+        `quiet`: not for a full disk or a read-only one, where the error that ended the run says so.
+        """
+        began = time.monotonic()
+        try:
+            from cdarts.report.page import write_page
+
+            write_page([self.run], self.run / PAGE, reference_of)
+        except Exception as error:
+            self.failed = True
+            if not (quiet and isinstance(error, DiskError)):
+                words = " ".join(str(error).split()) or type(error).__name__
+                print(f"warning: the run's page was not written: {words}", file=sys.stderr, flush=True)
+            return False
+        self.written = time.monotonic()
+        self.cost = self.written - began
+        return True
+
+
+def leave_page(run: Path, *, failed: bool) -> None:
+    """Write the page of a run that has ended, and say where it lies if the run is no stage of another."""
+    page = LivePage(run)
+    if page.write(quiet=failed) and page.run == run:
+        with contextlib.suppress(OSError):  # the reader of the output is gone; how the run ended matters more
+            print(f"report  {run / PAGE}", flush=True)
+
+
+def whole_run(path: Path) -> Path:
+    """The run that a run directory is a stage of; itself if it is none."""
+    from cdarts.report.page_records import STAGES
+
+    parent = path.resolve().parent
+    return path.parent if path.name in STAGES and (parent / "config.json").is_file() else path
+
+
+COMMAND = Report
