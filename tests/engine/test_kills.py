@@ -91,18 +91,6 @@ BUILDS: dict[str, Build] = {
 }
 
 
-SCORED_IN_PART = (
-    "fused execution finds out once whether BatchNorm keeps running statistics, which scoring switches off: a run that "
-    "goes on within the scoring computes otherwise than one that goes into it"
-)
-
-
-def runs(strict: bool) -> list[Any]:
-    """The names of all runs. One is known to go wrong, `strict`: always rather than at some times."""
-    known = pytest.mark.xfail(reason=SCORED_IN_PART, strict=strict)
-    return [pytest.param(name, marks=known if name == "sampling-fused" else ()) for name in BUILDS]
-
-
 def train(task: Task, out: Path) -> None:
     """What a process does: go on to the end, with a checkpoint after every step."""
     with RunDir(out) as run:
@@ -340,7 +328,7 @@ TIERS = pytest.mark.parametrize(
 """For each of the ten runs, and as many at random times: 300 kills, and 400 slow ones on the disk itself."""
 
 
-@pytest.mark.parametrize("name", runs(strict=True))
+@pytest.mark.parametrize("name", BUILDS)
 @TIERS
 def test_killed_at_any_point(
     name: str, kills: int, on_disk: bool, data: ImageData, straight: Straight, memory: Path, tmp_path: Path
@@ -351,7 +339,7 @@ def test_killed_at_any_point(
         assert found == straight(BUILDS[name])[0]
 
 
-@pytest.mark.parametrize("name", runs(strict=False))
+@pytest.mark.parametrize("name", BUILDS)
 @TIERS
 def test_killed_at_any_time(
     name: str, kills: int, on_disk: bool, data: ImageData, straight: Straight, memory: Path, tmp_path: Path

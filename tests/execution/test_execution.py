@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cdarts.algorithms.sampling import batch_statistics
 from cdarts.execution import EXECUTIONS, DropPath, Execution, plain, share
 from cdarts.networks import Network
 from cdarts.operations import OPERATIONS, Operation, Zero
@@ -119,6 +120,24 @@ def test_drop_path_is_applied_to_the_same_paths(space: Space, execution: str, di
     assert drop_path.calls > 0
     halved, whole = (scalar(first, images_of(9), weights, drop) for drop in (drop_path, None))
     assert not torch.allclose(halved, whole)
+
+
+@spaces
+@others
+@pytest.mark.parametrize("steps_before", [0, 1])
+def test_batch_statistics_leave_running_ones_alone(space: Space, execution: str, steps_before: int) -> None:
+    topology = space.supernet()
+    first, second = one_of_each(space, topology, execution, affine=False)
+    weights = mixing_weights(topology, mean_nodes=False)
+    with torch.no_grad():
+        for network in (first, second):
+            for _ in range(steps_before):  # whatever is found out once must not outlive the change
+                network(images_of(8), weights)
+        before = [buffer.clone() for buffer in second.buffers()]
+        with batch_statistics(first), batch_statistics(second):
+            expected, found = first(images_of(9), weights).logits, second(images_of(9), weights).logits
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert all(torch.equal(a, b) for a, b in zip(before, second.buffers(), strict=True))
 
 
 # -- single cells ------------------------------------------------------------------------------------------------------

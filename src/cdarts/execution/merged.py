@@ -352,8 +352,8 @@ class _Normalize:
 
     @torch.no_grad()
     def keep_running(self) -> None:
-        """By their momentum, as PyTorch does."""
-        if not self.training:
+        """By their momentum, as PyTorch does; not where scoring with batch statistics has switched it off."""
+        if not self.training or not all(norm.track_running_stats for norm in self.met):
             return
         sizes = [norm.num_features for norm in self.met]
         observed = [part for row in self.observed for part in row.split_with_sizes(sizes)]

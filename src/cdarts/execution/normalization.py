@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 
 def normalizable(norms: Sequence[nn.BatchNorm2d]) -> bool:
-    """Whether the closed form covers these: running statistics by momentum, and all of the same kind and mode."""
+    """Whether the closed form covers these: running statistics by momentum, and all of the same kind.
+
+    What may change between two steps, whether they train and keep their statistics, is looked at in every step.
+    """
     return all(
-        norm.track_running_stats
+        norm.running_mean is not None
         and norm.momentum is not None
         and (norm.momentum, norm.eps, norm.affine) == (norms[0].momentum, norms[0].eps, norms[0].affine)
         for norm in norms
@@ -108,7 +111,13 @@ def _of_each(norms: Sequence[nn.BatchNorm2d | None], like: Tensor, name: str, de
 
 
 def _keep_running(norms: Sequence[nn.BatchNorm2d | None], mean: Tensor, variance: Tensor) -> None:
-    present = [(norm, *rows) for norm, *rows in zip(norms, mean, variance, strict=True) if norm is not None]
+    present = [
+        (norm, *rows)
+        for norm, *rows in zip(norms, mean, variance, strict=True)
+        if norm is not None and norm.track_running_stats  # which scores with batch statistics switch off
+    ]
+    if not present:
+        return
     first, *_ = present[0]
     dtype, momentum = cast(Tensor, first.running_mean).dtype, cast(float, first.momentum)
     running = [cast(Tensor, buffer) for norm, *_ in present for buffer in (norm.running_mean, norm.running_var)]
