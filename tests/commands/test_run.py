@@ -167,7 +167,11 @@ def test_an_interruption_while_planning_begins_nothing(
         raise AssertionError
 
     monkeypatch.setattr(budget, "plan_run", interrupted)
-    result = run(call, tmp_path / "run")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without one
+    try:
+        result = run(call, tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.code == 130
     assert "nothing was begun" in result.error()
     assert not (tmp_path / "run").exists()

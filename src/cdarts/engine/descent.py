@@ -105,10 +105,17 @@ def descend_along(gradients: Sequence[Tensor | None], optimizer: Optimizer) -> N
 
 
 def _step(optimizer: Optimizer, gradients: Sequence[Tensor | None], scale: Tensor | None) -> None:
+    parameters, given = [], []
     for parameter, gradient in zip(optimizer.parameters, gradients, strict=True):
-        parameter.grad = gradient if gradient is None or scale is None else gradient * scale
+        if gradient is not None:
+            parameters.append(parameter)
+            given.append(gradient)
+    if scale is not None and given:
+        given = list(torch._foreach_mul(given, scale))
+    for parameter, gradient in zip(parameters, given, strict=True):
+        parameter.grad = gradient
     optimizer.optimizer.step()
-    for parameter in optimizer.parameters:
+    for parameter in parameters:
         parameter.grad = None
 
 

@@ -44,6 +44,8 @@ class Sgd:
         from cdarts.engine.descent import Optimizer
 
         named = dict(parameters)
+        # not torch's fused step: on a CPU it takes a gradient to lie in memory as its parameter does, which autograd
+        # does not promise, and where strides differ it steps other weights than it should
         sgd = torch.optim.SGD(named.values(), self.lr, self.momentum, weight_decay=self.weight_decay, foreach=True)
         return Optimizer(sgd, named, self.clip_norm)
 
