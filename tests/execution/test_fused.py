@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from cdarts import zoo
 from cdarts.errors import ConfigurationError
 from cdarts.execution import Fused, choose_execution, plain
 from cdarts.execution import compiler as compiling
+from cdarts.execution import fused as fusing
 from cdarts.networks import Network, frozen
 from cdarts.operations import OPERATIONS, BatchNormalized, Operation, Pool, SeparableConv
 from cdarts.randomness import generator, seeded
@@ -67,7 +69,7 @@ def results_of(
 @given(
     names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True),
     stride=st.sampled_from([1, 1, 2]),
-    channels=st.sampled_from([2, 4, 6, 8, 10, 12, 16, 18, 24, 32, 36]),
+    channels=st.sampled_from([2, 4, 6, 8, 10, 12, 16, 18, 24, 32, 36, 64]),
     batch=st.integers(1, 5),
     height=st.integers(2, 13),
     width=st.integers(2, 19),
@@ -289,3 +291,27 @@ def test_without_kernels_a_fused_network_still_computes(monkeypatch: pytest.Monk
     monkeypatch.setattr(compiling, "_LOADED", {torch.float32: "not here"})
     for first, second in zip(step(share_net, space, images), step(fused_net, space, images), strict=True):
         assert torch.equal(first, second)
+
+
+def test_cells_that_pytorch_computes_as_fast_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few dense convolutions, each edge with one operation: `fused` gives the bits of `share` and calls no kernel."""
+    space = NasBench201Space()
+    genotype = zoo.load("cdarts-nasbench201-1")
+    made = []
+    for execution in ("share", "fused"):
+        with seeded(0, "network"):
+            made.append(
+                Network(
+                    space,
+                    space.topology(genotype),
+                    cells=3,
+                    channels=8,
+                    num_classes=5,
+                    affine=True,
+                    execution=execution,
+                )
+            )
+    images = torch.randn(4, 3, 16, 16, generator=generator(0, "images"))
+    monkeypatch.setattr(fusing._FusedCell, "forward", None)
+    first, second = (network(images).logits for network in made)
+    assert torch.equal(first, second)

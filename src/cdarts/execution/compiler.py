@@ -39,7 +39,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "dense_backward": (POINTER, INT, POINTER, POINTER, LONG, POINTER, LONG, POINTER, LONG, *[POINTER] * 5),
     "pool_forward": (POINTER, INT, INT, POINTER, POINTER),
     "pool_backward": (POINTER, INT, INT, *[POINTER] * 4),
-    "combine": (LONG, LONG, INT, LONG, *[POINTER] * 5, INT),
+    "combine": (LONG, LONG, INT, LONG, *[POINTER] * 5, LONG, INT),
     "moments": (LONG, LONG, INT, *[POINTER] * 3),
     "products": (LONG, LONG, INT, LONG, *[POINTER] * 5),
 }

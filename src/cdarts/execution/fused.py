@@ -56,14 +56,15 @@ class Fused:
         weights: Tensor | None,
         drop_path: DropPath | None,
     ) -> list[Tensor]:
-        """The same nodes as `plain`. What the kernels do not cover `share` computes: drop-path, GPUs, other types."""
-        if self.program is None or self.program.cell is not cell:
-            self.program = _Program.of(cell, operations)
-        if drop_path is not None or not self.program.covers(inputs) or kernels(inputs[0].dtype) is None:
+        """The same nodes as `plain`. `share` computes what the kernels do not cover: drop-path, GPUs, other
+        types; and what they are slower at: cells of few dense convolutions."""
+        program = self.program
+        if program is None or program.cell is not cell:
+            program = self.program = _Program.of(cell, operations)
+        pays = weights is not None or program.pays_unmixed
+        if drop_path is not None or not pays or not program.covers(inputs) or kernels(inputs[0].dtype) is None:
             return share(cell, operations, inputs, weights, drop_path)
-        nodes: tuple[Tensor, ...] = _FusedCell.apply(
-            self.program, self.recompute, weights, *inputs, *self.program.parameters()
-        )
+        nodes: tuple[Tensor, ...] = _FusedCell.apply(program, self.recompute, weights, *inputs, *program.parameters())
         return list(nodes)
 
 
@@ -190,6 +191,12 @@ class _Program:
     """Where the parameters are: a module, and the name of one of its own."""
     empty: dict[int, tuple[int, int]]
     """Nodes that nothing but ``none`` leads to: a source, and the stride."""
+
+    @property
+    def pays_unmixed(self) -> bool:
+        """Whether the kernels are faster than `share` where each edge has one operation: with separable convolutions,
+        or before a cell. Dense ones PyTorch computes as fast, and with fewer calls."""
+        return len(self.cell.edges) == 1 or any(emission.separable for emission in self.emissions)
 
     @classmethod
     def of(cls, cell: CellTopology, operations: Sequence[Sequence[Operation]]) -> "_Program":
@@ -383,7 +390,9 @@ class _FusedCell(torch.autograd.Function):
                 fresh = target not in sums
                 if fresh:
                     sums[target] = _room(run, parts[-1][0], 1, emission.channels(state))
-                run.combine([parts[row] for row in rows], factors[begin:], offsets[number], sums[target], not fresh)
+                run.combine(
+                    [parts[row] for row in rows], factors[begin:], offsets[number], (sums[target], 0), not fresh
+                )
                 begin += len(rows)
             groups: list[Any] = [inner] if recompute else [emitted.dense, emitted.reduced, emitted.separated, inner]
             kept.append(_Kept(norm, inner_norm, [len(group) for group in groups]))
@@ -504,7 +513,13 @@ class _Backward:
 
         if emission.same:
             if into is not None:
-                run.combine([(self.at_node(stream), 0) for stream in emission.same], factor, None, into, True)
+                run.combine(
+                    [(self.at_node(stream), 0) for stream in emission.same],
+                    factor[: len(emission.same)],
+                    None,
+                    (into, 0),
+                    True,
+                )
             row += len(emission.same)
         for pooled, (pool, streams) in zip(emitted.pooled, emission.pools.items(), strict=True):
             chosen = slice(row, row + len(streams))
@@ -512,7 +527,7 @@ class _Backward:
                 gradient = run.room(*pooled.shape)
                 gradients = [(self.at_node(stream), 0) for stream in streams]
                 factors = torch.cat([factor[chosen], slope[chosen].sum(0, keepdim=True)])
-                run.combine([*gradients, (pooled, 0)], factors, constant[chosen].sum(0), gradient, False)
+                run.combine([*gradients, (pooled, 0)], factors, constant[chosen].sum(0), (gradient, 0), False)
                 run.pool_backward(state, pool, pooled, gradient, into)
                 run.give_back([gradient])
             row += len(streams)

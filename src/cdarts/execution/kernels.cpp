@@ -565,7 +565,7 @@ void pool_backward_of(const Geometry& g, int threads, bool maximum, const T* in,
 // out (+)= sum over k of A[k] * tensors[k] + D, channel by channel; rows[k] is the distance of tensor k's pixels
 template <class T, int L>
 void combine_of(long pixels, long C, int threads, long count, const T* const* tensors, const long* rows, const T* A, const T* D,
-             T* out, bool accumulate) {
+             T* out, long out_row, bool accumulate) {
   constexpr long TILE = 32;
   in_chunks((pixels + TILE - 1) / TILE, threads, [&](long, long begin, long end) {
     for (long tile = begin; tile < end; ++tile) {
@@ -575,14 +575,14 @@ void combine_of(long pixels, long C, int threads, long count, const T* const* te
         const Vector<T, L> offset = D ? load<T, L>(D + c) : Vector<T, L>{};
         for (long i = first; i < last; ++i) {
           sum[i - first] = offset;
-          if (accumulate) sum[i - first] += load<T, L>(out + i * C + c);
+          if (accumulate) sum[i - first] += load<T, L>(out + i * out_row + c);
         }
         for (long k = 0; k < count; ++k) {
           const Vector<T, L> scale = load<T, L>(A + k * C + c);
           const T* from = tensors[k] + first * rows[k] + c;
           for (long i = 0; i < last - first; ++i) sum[i] += scale * load<T, L>(from + i * rows[k]);
         }
-        for (long i = first; i < last; ++i) store<T, L>(out + i * C + c, sum[i - first]);
+        for (long i = first; i < last; ++i) store<T, L>(out + i * out_row + c, sum[i - first]);
       }
     }
   });
@@ -699,10 +699,10 @@ void pool_backward(const Geometry* g, int threads, int maximum, const REAL* in, 
 }
 
 void combine(long pixels, long channels, int threads, long count, const REAL* const* tensors, const long* rows,
-             const REAL* A, const REAL* D, REAL* out, int accumulate) {
+             const REAL* A, const REAL* D, REAL* out, long out_row, int accumulate) {
   with_lanes(channels, [&](auto lanes_of_L) {
     LANES(L);
-    combine_of<REAL, L>(pixels, channels, threads, count, tensors, rows, A, D, out, accumulate);
+    combine_of<REAL, L>(pixels, channels, threads, count, tensors, rows, A, D, out, out_row, accumulate);
   });
 }
 

@@ -5,9 +5,15 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cdarts.operations import AvgPool3x3, DepthwisePointwise, MaxPool3x3
+
+LANES = 16
+"""Numbers in a vector of single precision."""
+LARGE = 64
+"""Channels from which on PyTorch's dense convolutions are faster, though what they read and give has to be stored."""
 
 Part = tuple[Tensor, int]
 """Some channels of a tensor: it, and the channel at which they begin."""
@@ -150,8 +156,14 @@ class Kernels:
 
         `shift`: pixels by which the input is moved up and left before.
         """
-        weight = torch.cat([conv.weight.detach() for conv in convs]).permute(2, 3, 1, 0).contiguous()
         shape = _dense_geometry(x, convs, shift)
+        if _is_for_library(shape):
+            weight, pad = _weights(convs), convs[0].padding
+            z[0].copy_(pixels(F.conv2d(images(x.clamp(min=0)), weight, padding=pad)))
+            if moments is not None:
+                self.moments(z[0], moments)
+            return
+        weight = _weights(convs).permute(2, 3, 1, 0).contiguous()
         mean, deviation = (None, None) if moments is None else moments
         self.library.dense_forward(
             ctypes.byref(shape),
@@ -178,7 +190,9 @@ class Kernels:
         """Gradients of the weights, if wanted; adds that at `x` to `into`. `gradients`: one for each convolution."""
         shape = _dense_geometry(x, convs, shift)
         kernel, channels, out_channels = shape.kernel, shape.channels, shape.out_channels
-        backwards = torch.cat([conv.weight.detach() for conv in convs]).permute(2, 3, 0, 1).flip(0, 1).contiguous()
+        if _is_for_library(shape):
+            return self._library_backward(x, convs, gradients, z, closed_form, into, weights_wanted)
+        backwards = _weights(convs).permute(2, 3, 0, 1).flip(0, 1).contiguous()
         total = x.new_zeros(kernel, kernel, channels, out_channels) if weights_wanted else None
         self.library.dense_backward(
             ctypes.byref(shape), self.threads, _at(x), _at(backwards), len(convs), _addresses(gradients),
@@ -188,6 +202,33 @@ class Kernels:
             return None
         # channels last, as the weights are
         return total.permute(3, 0, 1, 2).contiguous().permute(0, 3, 1, 2).chunk(len(convs))
+
+    def _library_backward(
+        self,
+        x: Tensor,
+        convs: Sequence[nn.Conv2d],
+        gradients: Sequence[Part],
+        z: Part,
+        closed_form: ClosedForm,
+        into: Tensor | None,
+        weights_wanted: bool,
+    ) -> Sequence[Tensor] | None:
+        """`dense_backward` by PyTorch's convolutions, for which the gradient at z is stored."""
+        at_z = self.room(*x.shape[:3], z[0].shape[3])
+        for number, (conv, gradient) in enumerate(zip(convs, gradients, strict=True)):
+            begin = number * conv.out_channels
+            factor, slope, constant = (vector[begin : begin + conv.out_channels] for vector in closed_form)
+            self.combine([gradient, (z[0], begin)], torch.stack([factor, slope]), constant, (at_z, begin), False)
+        rectified = torch.clamp(x, min=0, out=self.room(*x.shape))
+        wanted = [into is not None, weights_wanted, False]
+        at_x, at_weights, _ = torch.ops.aten.convolution_backward(
+            images(at_z), images(rectified), _weights(convs), None, [1, 1], convs[0].padding, [1, 1], False, [0, 0], 1,
+            wanted,
+        )  # fmt: skip
+        if into is not None:
+            into.add_(torch.ops.aten.threshold_backward(pixels(at_x), rectified, 0))
+        self.give_back([at_z, rectified])
+        return at_weights.chunk(len(convs)) if weights_wanted else None
 
     # -- pools --
 
@@ -211,13 +252,13 @@ class Kernels:
     # -- sums over streams and over pixels --
 
     def combine(
-        self, parts: Sequence[Part], factors: Tensor, offset: Tensor | None, out: Tensor, accumulate: bool
+        self, parts: Sequence[Part], factors: Tensor, offset: Tensor | None, out: Part, accumulate: bool
     ) -> None:
         """out (+)= sum of factors[k] * parts[k] + offset; factors (parts, C), offset (C,)."""
-        channels = out.shape[3]
+        row = out[0].shape[3]
         self.library.combine(
-            out.numel() // channels, channels, self.threads, len(parts), _addresses(parts), _rows(parts),
-            _at(factors), _at(offset), _at(out), accumulate,
+            out[0].numel() // row, factors.shape[1], self.threads, len(parts), _addresses(parts), _rows(parts),
+            _at(factors), _at(offset), _at(*out), row, accumulate,
         )  # fmt: skip
 
     def moments(self, x: Tensor, moments: Tensor) -> None:
@@ -243,6 +284,17 @@ def _block_geometry(u: Tensor, block: DepthwisePointwise) -> Geometry:
 def _depth_weight(block: DepthwisePointwise) -> Tensor:
     """(kernel * kernel, C)."""
     return block.depthwise.weight.detach().flatten(1).t().contiguous()
+
+
+def _is_for_library(shape: Geometry) -> bool:
+    """Whether a dense convolution is left to PyTorch: where our vectors would be short, or the products are large."""
+    channels = shape.channels
+    return bool(shape.stride == 1 and (channels >= LARGE or (channels > LANES and channels % LANES)))
+
+
+def _weights(convs: Sequence[nn.Conv2d]) -> Tensor:
+    """Of convolutions that become one."""
+    return torch.cat([conv.weight.detach() for conv in convs])
 
 
 def _dense_geometry(x: Tensor, convs: Sequence[nn.Conv2d], shift: int) -> Geometry:
