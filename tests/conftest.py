@@ -1,8 +1,11 @@
 """What every test runs under, and the fixtures that several files share."""
 
 import os
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -24,3 +27,28 @@ def cdarts_data() -> Path:
     if not root:
         pytest.skip("needs the benchmark table or CIFAR-10: set CDARTS_DATA to the folder that holds them")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def write_photos() -> Callable[..., None]:
+    """What makes a folder of photos as people have them: benchmarks/photos.py."""
+    found: Callable[..., None] = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "photos.py"))[
+        "write_photos"
+    ]
+    return found
+
+
+@pytest.fixture(scope="session")
+def cifar_photos(
+    cdarts_data: Path, write_photos: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Three classes of 30 real photos each, of 24 to 48 pixels, in four modes and two formats."""
+    archive = cdarts_data / "cifar10_5k1k.npz"
+    if not archive.is_file():
+        pytest.skip("$CDARTS_DATA holds no cifar10_5k1k.npz")
+    with np.load(archive) as arrays:
+        pixels, labels = arrays["x_train"], arrays["y_train"]
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:30] for label in range(3)])
+    folder = tmp_path_factory.mktemp("photos") / "Fotos für heute"
+    write_photos(folder, pixels[chosen], labels[chosen], ("avión", "自動車", "bird"), sides=(24, 48))
+    return folder

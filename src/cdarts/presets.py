@@ -89,6 +89,44 @@ OFFICIAL_NASBENCH201 = replace(
 )
 
 
+IMAGENET_STEM = DartsSpace(stem_name="imagenet")
+
+PAPER_IMAGENET = replace(
+    PAPER,
+    space=IMAGENET_STEM,  # authors
+    eval_cells=14,  # authors
+    batch_size=128,  # authors, on each of 8 GPUs
+    pretrain_epochs=10,  # authors
+    warmup_epochs=3,  # authors
+    epoch_fraction=0.2,  # authors
+    least_area=0.08,  # authors: torchvision's default
+    colour_jitter=(0.4, 0.4, 0.4, 0.2),  # authors
+    # authors: 0.8 for 8 x 128 images, here in proportion
+    search_weights=Sgd(lr=0.1, momentum=0.9, weight_decay=1e-5, clip_norm=5.0),
+    eval_weights=Sgd(lr=0.1, momentum=0.9, weight_decay=1e-5, clip_norm=5.0),
+    alpha=Adam(lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-5),  # authors
+    l1_decay=0.5,  # authors
+)
+
+OFFICIAL_IMAGENET = replace(
+    OFFICIAL,
+    space=PAPER_IMAGENET.space,
+    eval_cells=PAPER_IMAGENET.eval_cells,
+    batch_size=PAPER_IMAGENET.batch_size,
+    pretrain_epochs=PAPER_IMAGENET.pretrain_epochs,
+    warmup_epochs=PAPER_IMAGENET.warmup_epochs,
+    epoch_fraction=PAPER_IMAGENET.epoch_fraction,
+    least_area=PAPER_IMAGENET.least_area,
+    colour_jitter=PAPER_IMAGENET.colour_jitter,
+    search_weights=PAPER_IMAGENET.search_weights,
+    eval_weights=PAPER_IMAGENET.eval_weights,
+    alpha=PAPER_IMAGENET.alpha,
+    l1_decay=PAPER_IMAGENET.l1_decay,
+    feedback="kl_mean",
+    train_embeddings=True,
+)
+
+
 def measured(paper: CyclicConfig) -> CyclicConfig:
     """The default: the paper's cycle with what measured best on NAS-Bench-201 (docs/log.md).
 
@@ -112,6 +150,7 @@ def measured(paper: CyclicConfig) -> CyclicConfig:
 
 DEFAULT = measured(PAPER)
 DEFAULT_NASBENCH201 = measured(PAPER_NASBENCH201)
+DEFAULT_IMAGENET = measured(PAPER_IMAGENET)
 
 SMOKE = replace(
     DEFAULT,
@@ -175,6 +214,9 @@ PRESETS: dict[str, AnyAlgorithm] = {
     "cdarts-paper-nasbench201": PAPER_NASBENCH201,
     "cdarts-official": OFFICIAL,
     "cdarts-official-nasbench201": OFFICIAL_NASBENCH201,
+    "cdarts-imagenet": DEFAULT_IMAGENET,
+    "cdarts-paper-imagenet": PAPER_IMAGENET,
+    "cdarts-official-imagenet": OFFICIAL_IMAGENET,
     "smoke": SMOKE,
     **OTHERS,
 }
@@ -186,6 +228,9 @@ SUMMARIES: dict[str, str] = {
     "cdarts-paper-nasbench201": "the same in the NAS-Bench-201 space",
     "cdarts-official": "the authors' code under its launch scripts, to the letter",
     "cdarts-official-nasbench201": "the same for NAS-Bench-201",
+    "cdarts-imagenet": "the default in the ImageNet sizes and schedule, for images of 64 to 224 pixels",
+    "cdarts-paper-imagenet": "the paper's equations for ImageNet",
+    "cdarts-official-imagenet": "the authors' code under its launch script for ImageNet",
     "smoke": "the whole algorithm, small: about a minute on digits with 2 cores",
     "darts": "DARTS, first order",
     "darts-second-order": "DARTS, second order: alpha's gradient looks one step of the weights ahead",

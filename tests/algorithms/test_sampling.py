@@ -125,8 +125,10 @@ def test_scored_images_are_the_val_half_without_augmentation(synthetic: ImageDat
     scored = torch.cat([batch.images for batch in task.measured(0)])
     std, mean = (torch.tensor(values).view(3, 1, 1) for values in (synthetic.std, synthetic.mean))
     pixels = ((scored * std + mean) * 255).round().to(torch.uint8)
-    assert {image.numpy().tobytes() for image in pixels} == {image.numpy().tobytes() for image in task.val.pixels}
-    assert task.measured.pixels is task.val.pixels, "held once"
+    assert {image.numpy().tobytes() for image in pixels} == {
+        image.numpy().tobytes() for image in task.val.reader.pixels
+    }
+    assert task.measured.reader is task.val.reader, "held once"
     assert task.val.augmentation == synthetic.augmentation
     first = next(task.measured(0)).labels
     assert len(first.unique()) == 4, "mixed classes: batch statistics of a single class would be of no use"

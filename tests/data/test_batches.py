@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision.transforms as transforms
 import torchvision.transforms.functional as reference
-from torch import Tensor
+from torch import Tensor, nn
 
 from cdarts.data import Augmentation, Batch, Batches, ImageData, Images, evaluation_batches, load
 from cdarts.errors import ConfigurationError
@@ -249,3 +249,110 @@ def test_every_device_gives_the_same_batches(synthetic: ImageData, device: str) 
     for one, other in zip(there(3), here(3), strict=True):
         torch.testing.assert_close(one.images.cpu(), other.images)
         assert torch.equal(one.labels.cpu(), other.labels)
+
+
+# -- parts of an epoch, and classes of unlike sizes --------------------------------------------------------------------
+
+
+def test_an_epoch_of_a_fraction_takes_other_images_every_time(synthetic: ImageData) -> None:
+    def batches_of(fraction: float) -> Batches:
+        images = Images(synthetic.train.pixels, np.arange(256, dtype=np.int64))
+        return Batches(
+            images,
+            synthetic,
+            batch_size=20,
+            seed=0,
+            stream="train",
+            augmentation=synthetic.augmentation,
+            device=CPU,
+            fraction=fraction,
+        )
+
+    fifth, whole = batches_of(0.2), batches_of(1.0)
+    assert (len(fifth), fifth.num_images) == (3, 52)
+    met = [by_position(fifth, epoch) for epoch in range(20)]
+    assert all(len(epoch) == 52 for epoch in met)
+    assert met[0].keys() != met[1].keys()
+    assert len({position for epoch in met for position in epoch}) > 240, "20 draws of a fifth miss 3 of 256"
+    # an image looks as it would in the whole epoch
+    assert all(torch.equal(image, by_position(whole, 3)[position]) for position, image in met[3].items())
+    for wrong in (0.0, -0.5, 1.01):
+        with pytest.raises(ConfigurationError, match=f"^--epoch-fraction {wrong}"):
+            batches_of(wrong)
+    with pytest.raises(ConfigurationError, match="^--batch-size 20: only 13 images"):
+        batches_of(0.05)
+
+
+def skewed(data: ImageData, *counts: int) -> ImageData:
+    """So many training images of each class, to be drawn equally often."""
+    members = [np.flatnonzero(data.train.labels == label)[:count] for label, count in enumerate(counts)]
+    return replace(data, train=data.train.take(np.concatenate(members)), balanced=True)
+
+
+def test_skewed_classes_are_drawn_equally_often(synthetic: ImageData) -> None:
+    data = skewed(synthetic, 60, 20, 7, 3)
+    batches = Batches(
+        data.train, data, batch_size=10, seed=0, stream="train", augmentation=data.augmentation, device=CPU
+    )
+    total = np.zeros(4, dtype=int)
+    for epoch in range(8):
+        labels = torch.cat([batch.labels for batch in batches(epoch)])
+        counts = labels.bincount(minlength=4).numpy()
+        assert counts.sum() == 90 and counts.max() - counts.min() <= 1
+        total += counts
+    assert total.max() == total.min(), "the odd images go round"
+
+
+def test_every_image_of_a_class_comes_before_any_comes_again(synthetic: ImageData) -> None:
+    data = skewed(synthetic, 60, 20, 7, 3)
+    batches = Batches(data.train, data, batch_size=90, seed=0, stream="train", augmentation=None, device=CPU)
+    for epoch in range(3):
+        times = batches._draws(epoch).positions.bincount(minlength=90)
+        for label in range(4):
+            of_class = times[torch.tensor(data.train.labels == label)]
+            assert of_class.max() - of_class.min() <= 1
+
+
+def test_an_image_that_comes_again_is_augmented_anew(synthetic: ImageData) -> None:
+    data = skewed(synthetic, 60, 3, 3, 3)
+    (batch,) = Batches(
+        data.train, data, batch_size=69, seed=0, stream="train", augmentation=Augmentation(2, True), device=CPU
+    )(0)
+    small_class = batch.images[batch.labels == 1]
+    assert len(small_class) >= 17
+    assert len(small_class.flatten(1).unique(dim=0)) > 12, "three images, each in several positions"
+
+
+def test_balance_moves_what_a_classifier_says_of_the_small_class(synthetic: ImageData) -> None:
+    """A linear classifier that has met 3 images among 183 finds their class only if they are drawn as often."""
+
+    def recall(balanced: bool) -> float:
+        data = replace(skewed(synthetic, 60, 3, 60, 60), balanced=balanced)
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+        batches = Batches(data.train, data, batch_size=32, seed=0, stream="train", augmentation=None, device=CPU)
+        for epoch in range(4):
+            for images, labels in batches(epoch):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(images), labels).backward()
+                optimizer.step()
+        (test,) = evaluation_batches(data.test, data, 64, CPU)
+        of_class = test.labels == 1
+        return float((network(test.images).argmax(1) == 1)[of_class].double().mean())
+
+    assert recall(True) > recall(False) + 0.2
+
+
+def test_folders_and_archives_balance_skewed_classes_by_themselves(tmp_path: Path, synthetic: ImageData) -> None:
+    def archive(*counts: int) -> ImageData:
+        train = skewed(synthetic, *counts).train
+        assert isinstance(train, Images)
+        path = tmp_path / "images.npz"
+        np.savez(path, x_train=train.pixels, y_train=train.labels)
+        return load(str(path))
+
+    assert not archive(40, 30, 20, 16).balanced
+    assert archive(60, 30, 20, 12).balanced
+    assert not load(str(tmp_path / "images.npz"), balance=False).balanced
+    assert load("synthetic", balance=True).balanced and not synthetic.balanced

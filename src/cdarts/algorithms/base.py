@@ -4,13 +4,14 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
 
 from cdarts.algorithms.config import SearchConfig
-from cdarts.data import Batches, ImageData, Images, balanced_halves
+from cdarts.data import Batches, ImageData, Split, balanced_halves, idle
 from cdarts.engine.task import Task
 from cdarts.networks import Network
 from cdarts.operations import PARAMETER_FREE
@@ -48,6 +49,9 @@ class SearchAlgorithm(Task):
         """Positions within each half of the training images, as `balanced_halves` made it."""
         return {"train": self.train.current(), "val": self.val.current()}
 
+    def skipping(self) -> AbstractContextManager[None]:
+        return idle(self.train, self.val)
+
     @abstractmethod
     def num_parameters(self) -> dict[str, int]:
         """Parameters of each network, by its name."""
@@ -69,15 +73,16 @@ class SearchAlgorithm(Task):
             partial=partial,
         ).to(self.device)
 
-    def _batches(self, half: Images, data: ImageData, stream: str) -> Batches:
+    def _batches(self, half: Split, data: ImageData, stream: str) -> Batches:
         return Batches(
             half,
             data,
             batch_size=self.config.batch_size,
             seed=self.seed,
             stream=stream,
-            augmentation=data.augmentation,
+            augmentation=self.config.augmentation(data.augmentation),
             device=self.device,
+            fraction=self.config.epoch_fraction,
         )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from cdarts.algorithms.base import SearchAlgorithm
-    from cdarts.data import ImageData
+    from cdarts.data import Augmentation, ImageData
 
 Config = TypeVar("Config", bound="SearchConfig")
 
@@ -53,15 +53,33 @@ class SearchConfig(ABC):
     """Channels of the first stage."""
     batch_size: int = 64
     """Images a step takes from each half."""
+    epoch_fraction: float = 1.0
+    """Part of the images that an epoch takes, other ones in every epoch: for sets so large that a search need not see
+    all of them every time."""
+    least_area: float | None = None
+    """Least part of an image's area that a random training crop shows, e.g. 0.08; None: what suits the data, which is
+    0.25 for photos of 64 pixels and more, and padding and cropping for smaller images."""
+    colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Largest random changes of training images' brightness, contrast, saturation and hue, e.g. 0.4 0.4 0.4 0.2."""
+
+    def augmentation(self, usual: "Augmentation") -> "Augmentation":
+        """What happens to training images, given what is usual for the data. Raises `ConfigurationError`."""
+        if self.least_area is not None:
+            usual = replace(usual, crop_padding=0, least_area=self.least_area)
+        return replace(usual, jitter=self.colour_jitter)
 
     def check(self, data: "ImageData") -> None:
         """Raise `ConfigurationError` if the settings contradict each other or do not fit the data."""
         self.at_least("batch_size", 2)  # BatchNorm needs two
-        half = len(data.train) // 2
+        self.augmentation(data.augmentation)
+        if not 0 < self.epoch_fraction <= 1:
+            raise ConfigurationError(f"--epoch-fraction {self.epoch_fraction}: must be more than 0 and at most 1")
+        half = math.ceil(self.epoch_fraction * (len(data.train) // 2))
         if self.batch_size > half:
             raise ConfigurationError(
                 f"--batch-size {self.batch_size}: a step takes that many images from each half of the training images, "
-                f"and a half of {data.name} has {half}; choose at most {half}"
+                f"and {'an epoch of ' if self.epoch_fraction < 1 else ''}a half of {data.name} has {half}; "
+                f"choose at most {half}"
             )
 
     @abstractmethod

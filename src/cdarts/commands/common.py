@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from cdarts import __version__
 from cdarts.errors import CdartsError, ConfigurationError, DiskError
 from cdarts.settings import STRICT
-from cdarts.spaces import AnySpace
+from cdarts.spaces import AnySpace, DartsSpace
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from cdarts.engine.runtime import StopFlag
     from cdarts.engine.task import Task
 
+
+BALANCE: dict[str, bool | None] = {"auto": None, "on": True, "off": False}
+
+SMALL_SIDE, IMAGENET_SIDE = 64, 224
+"""Largest sides of a folder's images, in pixels, where no size is asked for: usually, and with the ImageNet stem."""
 
 SetupT = TypeVar("SetupT", bound="Setup")
 TaskT = TypeVar("TaskT", bound="Task")
@@ -41,6 +46,15 @@ class Setup(ABC):
     """Side that images are brought to; folders choose one by themselves."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What becomes of a folder with images that cannot be read: `skip` leaves them out and lists them in the run."""
+    images: Literal["auto", "memory", "files"] = "auto"
+    """Where images of a folder are kept: `files` reads them from disk whenever they are needed, `auto` does so if they
+    would take more than 2 GiB of memory."""
+    workers: int | None = None
+    """Threads that read images from files ahead of the steps; None: one for each core, at most 8; 0: no thread of
+    their own. Their number changes no number."""
+    class_balance: Literal["auto", "on", "off"] = "auto"
+    """Whether training draws all classes equally often, however many images they have: `auto` does for folders and
+    archives whose largest class has three times the images of the smallest."""
     seed: int = 0
     """Everything random follows from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -83,8 +97,20 @@ class Setup(ABC):
         from cdarts.data import load
 
         assert self.data is not None
-        skip = self.on_bad_image == "skip"
-        return load(self.data, root=self.data_root, image_size=self.image_size, skip_bad_images=skip)
+        return load(
+            self.data,
+            root=self.data_root,
+            image_size=self.image_size,
+            skip_bad_images=self.on_bad_image == "skip",
+            largest_side=self.largest_side(),
+            keep=self.images,
+            workers=self.workers,
+            balance=BALANCE[self.class_balance],
+        )
+
+    def largest_side(self) -> int:
+        """Of a folder's images where no size is asked for, in pixels."""
+        return SMALL_SIDE
 
     @abstractmethod
     def space_of(self, path: Path) -> AnySpace:
@@ -104,6 +130,11 @@ class Setup(ABC):
         if remark is not None:
             print(f"note    {remark}", flush=True)
         return device, threads
+
+
+def suited_side(space: AnySpace) -> int:
+    """The largest side of a folder's images that suits a space's stem, in pixels."""
+    return IMAGENET_SIDE if isinstance(space, DartsSpace) and space.stem_name == "imagenet" else SMALL_SIDE
 
 
 def announce(command: str, *facts: str) -> None:

@@ -57,6 +57,8 @@ class Export:
 
     def _images(self, card: "ModelCard") -> "tuple[str, np.ndarray]":
         """Real images to compare on: the run's own test images, or handwritten digits where there are none now."""
+        import numpy as np
+
         from cdarts.commands.resume import settings_of
         from cdarts.data import load
         from cdarts.export import BATCHES
@@ -70,7 +72,7 @@ class Export:
             reason = next(iter(str(error).splitlines()))
             print(f"note    compared on digits, since the run's own images cannot be had: {reason}", flush=True)
             data = load("digits", image_size=card.side)
-        pixels = data.test.pixels[: sum(BATCHES)]
+        pixels = data.test.pixels_of(np.arange(min(sum(BATCHES), len(data.test))))
         return data.name, pixels if data.channels == card.image_channels else pixels.repeat(card.image_channels, axis=3)
 
 

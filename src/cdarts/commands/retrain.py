@@ -18,6 +18,7 @@ from cdarts.commands.common import (
     memory_permitting,
     note_setting,
     session,
+    suited_side,
 )
 from cdarts.errors import ConfigurationError, GenotypeError
 from cdarts.retraining import Retraining
@@ -71,6 +72,8 @@ class Retrain(Setup):
                 data_root=self.data_root or theirs.data_root,
                 image_size=self.image_size or theirs.image_size,
                 on_bad_image="skip" if "skip" in (self.on_bad_image, theirs.on_bad_image) else "stop",
+                class_balance=theirs.class_balance if self.class_balance == "auto" else self.class_balance,
+                images=theirs.images if self.images == "auto" else self.images,
             )
             taken.append(f"data {changed.data}")
         space = theirs.space_of(run)
@@ -121,6 +124,9 @@ class Retrain(Setup):
 
     def space_of(self, path: Path) -> AnySpace:  # noqa: ARG002 - these settings say it themselves
         return self.training.space
+
+    def largest_side(self) -> int:
+        return suited_side(self.training.space)
 
     def build(self, genotype: Genotype, data: "ImageData", device: "torch.device") -> "RetrainTask":
         """The training as a task, at its beginning. Raises `ConfigurationError`, `GenotypeError`."""

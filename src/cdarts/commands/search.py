@@ -20,6 +20,7 @@ from cdarts.commands.common import (
     memory_permitting,
     note_setting,
     session,
+    suited_side,
 )
 from cdarts.commands.memory import parse_memory, within
 from cdarts.errors import ConfigurationError
@@ -102,6 +103,9 @@ class Search(Setup):
 
     def space_of(self, path: Path) -> AnySpace:  # noqa: ARG002 - these settings say it themselves
         return self.algorithm.space
+
+    def largest_side(self) -> int:
+        return suited_side(self.algorithm.space)
 
     def load_data(self) -> "ImageData":
         from cdarts.data import with_shuffled_labels

@@ -1,13 +1,17 @@
 """Labelled images by name, from a folder or from an ``.npz`` archive, and mini-batches of them."""
 
 import difflib
+import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+from cdarts.data.decoding import read_image
 from cdarts.data.digits import load_digits
 from cdarts.data.downloads import load_cifar10, load_cifar100, load_fashion_mnist
-from cdarts.data.folder import load_folder, read_image
+from cdarts.data.folder import LARGEST_SIDE, MOST_BYTES, load_folder
 from cdarts.data.images import (
     MINIMUM_SIDE,
     Augmentation,
@@ -15,8 +19,10 @@ from cdarts.data.images import (
     Batches,
     ImageData,
     Images,
+    Split,
     balanced_halves,
     evaluation_batches,
+    idle,
     resized,
 )
 from cdarts.data.npz import load_npz
@@ -33,8 +39,11 @@ __all__ = [
     "Batches",
     "ImageData",
     "Images",
+    "Keep",
+    "Split",
     "balanced_halves",
     "evaluation_batches",
+    "idle",
     "load",
     "read_image",
     "with_shuffled_labels",
@@ -51,8 +60,21 @@ DATASETS: dict[str, Callable[[Path], ImageData]] = {
 """Name -> loader of (the folder that holds downloaded files)."""
 
 
+Keep = Literal["auto", "memory", "files"]
+
+_MOST_BYTES: dict[Keep, int | float] = {"auto": MOST_BYTES, "memory": math.inf, "files": -1}
+
+
 def load(
-    data: str, *, root: Path | None = None, image_size: int | None = None, skip_bad_images: bool = False
+    data: str,
+    *,
+    root: Path | None = None,
+    image_size: int | None = None,
+    skip_bad_images: bool = False,
+    largest_side: int = LARGEST_SIDE,
+    keep: Keep = "auto",
+    workers: int | None = None,
+    balance: bool | None = None,
 ) -> ImageData:
     """A data set by name (see DATASETS), from a folder of images or from an ``.npz`` archive.
 
@@ -61,15 +83,32 @@ def load(
     ``skip_bad_images``: leave out the files of a folder that cannot be read; otherwise they are an error that lists
     them all. What may be wrong with a folder or an archive is told in the result's ``warnings``.
 
-    Raises DataError if there is no such data or it is unfit, ConfigurationError if ``image_size`` is below 8.
+    ``largest_side``: of a folder's images where no ``image_size`` is asked for. ``keep``: where a folder's images are;
+    ``auto`` leaves them in their files if they would take more than 2 GiB of memory. ``workers``: threads that decode
+    them then; None: one for each core, at most 8. ``balance``: whether training draws all classes equally often; None:
+    of folders and archives whose largest class has three times the images of the smallest.
+
+    Raises DataError if there is no such data or it is unfit, ConfigurationError if ``image_size`` is below 8 or
+    ``workers`` below 0.
     """
+    if workers is not None and workers < 0:
+        raise ConfigurationError(f"--workers {workers}: must be at least 0")
     if image_size is not None and image_size < MINIMUM_SIDE:
         raise ConfigurationError(f"--image-size {image_size}: expected at least {MINIMUM_SIDE}")
     path = Path(data).expanduser()
     if data in DATASETS:
         loaded = DATASETS[data](_default_root() if root is None else root)
     elif path.is_dir():
-        loaded = reviewed(load_folder(path, image_size, skip_bad_images=skip_bad_images))
+        loaded = reviewed(
+            load_folder(
+                path,
+                image_size,
+                skip_bad_images=skip_bad_images,
+                largest_side=largest_side,
+                most_bytes=_MOST_BYTES[keep],
+                workers=workers,
+            )
+        )
     elif path.is_file():
         if path.suffix.lower() != ".npz":
             raise DataError(
@@ -82,6 +121,8 @@ def load(
         raise DataError(
             f"--data {data}: no such data set, folder or .npz file.{hint} Data sets by name: {', '.join(DATASETS)}"
         )
+    if balance is not None:
+        loaded = replace(loaded, balanced=balance)
     return loaded if image_size in (None, loaded.side) else resized(loaded, image_size)
 
 

@@ -1,56 +1,60 @@
 """Images from files: a folder per class, or ``train/`` and ``test/`` (else ``val/``) of such; and a single image."""
 
 import statistics
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cdarts.data.decoding import Header, decode, header, quiet, read_image, reason_of
+from cdarts.data.files import ImageFiles, usual_workers
 from cdarts.data.images import (
     MINIMUM_SIDE,
     ImageData,
     Images,
+    Split,
     channel_statistics,
-    default_augmentation,
     held_out_fifth,
+    photo_augmentation,
 )
-from cdarts.data.preflight import entries, is_named_like_an_image, listed, survey, why_not_opened
+from cdarts.data.preflight import entries, is_named_like_an_image, listed, survey
 from cdarts.errors import DataError
 
-# Only these decoders may run, whatever a file is called.
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_SIGNATURES = {
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"GIF8": "GIF",
-    b"RIFF": "WebP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}
-_LARGEST_DEFAULT_SIDE = 64
-_SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
-_GREY_MODES = _SIXTEEN_BIT_MODES | {"1", "L", "LA"}
+__all__ = ["LARGEST_SIDE", "MOST_BYTES", "Glance", "find_images", "glance", "load_folder", "read_image"]
+
+LARGEST_SIDE = 64
+"""The largest side that a folder's images are brought to where none is asked for."""
+
+MOST_BYTES = 2 * 2**30
+"""Pixels of a folder that are kept in memory, in bytes; where there are more, images stay in their files."""
 
 Result = TypeVar("Result")
 
 
-def load_folder(path: Path, side: int | None = None, *, skip_bad_images: bool = False) -> ImageData:
+def load_folder(
+    path: Path,
+    side: int | None = None,
+    *,
+    skip_bad_images: bool = False,
+    largest_side: int = LARGEST_SIDE,
+    most_bytes: int | float = MOST_BYTES,
+    workers: int | None = None,
+) -> ImageData:
     """Read a folder of images, brought to ``side`` x ``side`` pixels.
 
     Layouts: ``path/CLASS/*.jpg``, a fifth of which is held out as test split; or ``path/train/CLASS/*.jpg`` with
     ``path/test`` (or, without one, ``path/val``). Classes and files are sorted by name; hidden ones are ignored. Grey
     files throughout give one channel, else three. Default side: the median of the images' shorter sides, rounded down
-    to a multiple of 8, at least 8 and at most 64.
+    to a multiple of 8, at least 8 and at most ``largest_side``.
 
     ``skip_bad_images``: what cannot be read is left out, as if it were not there, and listed in `ImageData.skipped`.
+    ``most_bytes``: where all pixels would take more, they stay in their files and ``workers`` threads decode them when
+    they are needed (`ImageFiles`; None: as many as usual). Then only the files' headers are looked at here: an image
+    that is damaged behind its header ends a training when it is met.
 
     Raises DataError for a folder that holds no such layout, fewer than two classes, a class without images, a class
     that only the test split has, and for images that cannot be read: all that is wrong, in one message.
@@ -61,7 +65,11 @@ def load_folder(path: Path, side: int | None = None, *, skip_bad_images: bool = 
         {file: label for label, name in enumerate(class_names) for file in split.get(name, [])}
         for split in (found.train, found.test or {})
     )
-    pixels, unreadable = _read_all([*train_files, *test_files], side)
+    found_images, unreadable = _read_all(
+        path,
+        [*train_files, *test_files],
+        _Wanted(side, largest_side, most_bytes, usual_workers() if workers is None else workers),
+    )
     train_labels, test_labels = (
         np.array([label for file, label in files.items() if file not in unreadable], dtype=np.int64)
         for files in (train_files, test_files)
@@ -84,39 +92,51 @@ def load_folder(path: Path, side: int | None = None, *, skip_bad_images: bool = 
         complaints += [f"  {_shown(name)}: {reason}" for name, reason in bad.items()]
     if complaints:
         raise DataError("\n".join(complaints))
-    train = Images(pixels[: len(train_labels)], train_labels)
+    images = found_images.relabelled(np.concatenate([train_labels, test_labels]))
+    train = images.take(slice(len(train_labels)))
     if found.test is None:
         train, test = held_out_fifth(train, class_names, str(path))
     else:
-        test = Images(pixels[len(train_labels) :], test_labels)
+        test = images.take(slice(len(train_labels), None))
     mean, std = channel_statistics(train)
-    augmentation = default_augmentation(pixels.shape[1], flip=True)
+    augmentation = photo_augmentation(train.side)
     notes = (*_about_skipped(bad, total), *found.notes)
     return ImageData(path.resolve().name, train, test, class_names, mean, std, augmentation, bad, notes)
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A folder of images by its files' headers."""
+
+    num_images: int
+    median_side: int
+    """Of the images' shorter sides, in pixels."""
+    channels: int
+
+
+def glance(path: Path) -> Glance:
+    """Look at the headers of a folder's images, of those that have one.
+
+    Raises DataError for a folder that `load_folder` refuses by its layout, or without any image that can be opened.
+    """
+    found = survey(path)
+    paths = [file for split in (found.train, found.test or {}) for files in split.values() for file in files]
+    headers = [head for head in _headers(paths).values() if not isinstance(head, str)]
+    if not headers:
+        raise DataError(f"{path}: not one image in its class folders can be read")
+    channels = 1 if all(head.grey for head in headers) else 3
+    return Glance(len(headers), int(statistics.median(head.shorter_side for head in headers)), channels)
+
+
+def _headers(paths: list[Path]) -> dict[Path, Header | str]:
+    """Of each file its header, or why it cannot be read."""
+    with quiet(), ThreadPoolExecutor() as pool:
+        return dict(zip(paths, pool.map(partial(_try, header), paths), strict=True))
 
 
 def find_images(path: Path) -> list[Path]:
     """The image files directly in a folder, sorted by name. Raises `DataError` if it cannot be listed."""
     return [entry for entry in entries(path) if is_named_like_an_image(entry) and entry.is_file()]
-
-
-def read_image(path: Path, *, side: int, channels: int) -> UInt8[np.ndarray, "side side channels"]:
-    """One image file: its shorter side brought to ``side`` pixels, its centre cut out, uint8 (side, side, channels).
-
-    Upright by its EXIF orientation, transparent parts on white, 16-bit grey levels scaled to 8 bits, the first frame of
-    an animation. Raises DataError, naming the file, if it cannot be read.
-    """
-    with _quiet():
-        try:
-            return _decode(path, side, channels)
-        except Exception as error:  # damaged files make the decoders fail in ways of every kind
-            raise DataError(f"{path}: cannot be read as an image ({_reason(path, error)})") from error
-
-
-@dataclass(frozen=True)
-class _Header:
-    shorter_side: int
-    grey: bool
 
 
 def _about_skipped(bad: Mapping[str, str], total: int) -> Iterator[str]:
@@ -130,46 +150,56 @@ def _shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def _read_all(paths: list[Path], side: int | None) -> tuple[UInt8[np.ndarray, "N side side C"], dict[Path, str]]:
-    """The files that can be read, in order, and why the others cannot, whether header or pixels are damaged.
+@dataclass(frozen=True)
+class _Wanted:
+    side: int | None
+    largest_side: int
+    most_bytes: int | float
+    workers: int
 
-    Only files that can be read have a say in the size and the number of channels.
+    def shape(self, headers: Collection[Header]) -> tuple[int, int]:
+        """Side and channels that suit these images; a side that is given stays."""
+        side = self.side
+        if side is None:
+            median = int(statistics.median(head.shorter_side for head in headers))
+            side = max(MINIMUM_SIDE, min(self.largest_side, median // 8 * 8))
+        return side, 1 if all(head.grey for head in headers) else 3
+
+
+def _read_all(root: Path, paths: list[Path], wanted: _Wanted) -> tuple[Split, dict[Path, str]]:
+    """The images that can be read, in order and without labels, and why the others cannot be.
+
+    Only files that can be read have a say in the size and the number of channels. Of what stays in files headers alone
+    are looked at.
     """
-    bad: dict[Path, str] = {}
-    with _quiet(), ThreadPoolExecutor() as pool:
-        readable: dict[Path, _Header] = {}
-        for path, header in zip(paths, pool.map(partial(_try, _header), paths), strict=True):
-            if isinstance(header, str):
-                bad[path] = header
-            else:
-                readable[path] = header
-        while readable:
-            chosen_side, channels = _shape(readable.values(), side)
-            pixels = np.empty((len(readable), chosen_side, chosen_side, channels), dtype=np.uint8)
-            decode = partial(_decode, side=chosen_side, channels=channels)
-            whole = []
-            for position, (path, decoded) in enumerate(
-                zip(readable, pool.map(partial(_try, decode), readable), strict=True)
-            ):
+    headers = _headers(paths)
+    bad = {path: head for path, head in headers.items() if isinstance(head, str)}
+    readable = {path: head for path, head in headers.items() if not isinstance(head, str)}
+    while readable:
+        side, channels = wanted.shape(readable.values())
+        if len(readable) * side**2 * channels > wanted.most_bytes:
+            names = np.array([str(path.relative_to(root)) for path in readable], dtype=object)
+            return ImageFiles(root, names, np.zeros(len(names), np.int64), side, channels, wanted.workers), bad
+        pixels = np.empty((len(readable), side, side, channels), dtype=np.uint8)
+        whole = []
+        with quiet(), ThreadPoolExecutor() as pool:
+            found = pool.map(partial(_try, partial(decode, side=side, channels=channels)), readable)
+            for position, (path, decoded) in enumerate(zip(readable, found, strict=True)):
                 if isinstance(decoded, str):
                     bad[path] = decoded
                 else:
                     pixels[position] = decoded
                     whole.append(position)
-            if len(whole) == len(readable):
-                return pixels, bad
-            readable = {path: header for path, header in readable.items() if path not in bad}
-            if readable and _shape(readable.values(), side) == (chosen_side, channels):
-                return pixels[whole], bad
-    return np.empty((0, MINIMUM_SIDE, MINIMUM_SIDE, 1), dtype=np.uint8), bad
+        if len(whole) == len(readable):
+            return _unlabelled(pixels), bad
+        readable = {path: head for path, head in readable.items() if path not in bad}
+        if readable and wanted.shape(readable.values()) == (side, channels):
+            return _unlabelled(pixels[whole]), bad
+    return _unlabelled(np.empty((0, MINIMUM_SIDE, MINIMUM_SIDE, 1), dtype=np.uint8)), bad
 
 
-def _shape(headers: Collection[_Header], side: int | None) -> tuple[int, int]:
-    """Side and channels that suit these images; a side that is given stays."""
-    if side is None:
-        median = int(statistics.median(header.shorter_side for header in headers))
-        side = max(MINIMUM_SIDE, min(_LARGEST_DEFAULT_SIDE, median // 8 * 8))
-    return side, 1 if all(header.grey for header in headers) else 3
+def _unlabelled(pixels: np.ndarray) -> Images:
+    return Images(pixels, np.zeros(len(pixels), np.int64))
 
 
 def _try(read: Callable[[Path], Result], path: Path) -> Result | str:
@@ -179,71 +209,4 @@ def _try(read: Callable[[Path], Result], path: Path) -> Result | str:
     except MemoryError as error:
         raise DataError(f"{path}: not enough memory to read this image") from error
     except Exception as error:  # damaged files make the decoders fail in ways of every kind
-        return _reason(path, error)
-
-
-def _header(path: Path) -> _Header:
-    with Image.open(path, formats=_FORMATS) as image:
-        return _Header(min(image.size), image.mode in _GREY_MODES)
-
-
-def _decode(path: Path, side: int, channels: int) -> np.ndarray:
-    with Image.open(path, formats=_FORMATS) as file:
-        if file.mode == "F" or (file.mode == "I" and file.format == "TIFF"):
-            raise ValueError("32-bit or signed pixels have no known range; convert the file to 8 or 16 bits")
-        # A large JPEG is decoded at a half, quarter or eighth of its size where twice the wanted side remains.
-        file.draft(None, (2 * side, 2 * side))
-        image = ImageOps.exif_transpose(file)
-    if image.mode in _SIXTEEN_BIT_MODES:
-        # 65535 = 257 * 255: to the nearest of 256 levels. PIL's own conversion would saturate at 255.
-        levels = np.asarray(image).astype(np.int64)
-        grey = ((levels + 128) // 257).astype(np.uint8)
-        if "transparency" in image.info:
-            grey[levels == image.info["transparency"]] = 255
-        image = Image.fromarray(grey)
-    elif image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        image = white
-    image = image.convert("L" if channels == 1 else "RGB")
-    # Resizing the central square equals resizing the whole and cropping, at no cost for long, thin images.
-    width, height = image.size
-    length = min(width, height)
-    left, top = (width - length) / 2, (height - length) / 2
-    square = image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + length, top + length))
-    return np.asarray(square).reshape(side, side, channels)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without PIL's warnings, which name no file: what is wrong with a file is an exception here, or harmless."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, in a line."""
-    if isinstance(error, UnidentifiedImageError):
-        return _what_else(path)
-    if isinstance(error, Image.DecompressionBombError):
-        return "far too many pixels for a photograph"
-    if isinstance(error, OSError) and error.errno is not None:
-        return why_not_opened(error)
-    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    if "truncated" in text.lower() or "EOF" in text:
-        return "truncated: the end of the file is missing"
-    return f"damaged ({text})" if isinstance(error, OSError | SyntaxError) else text
-
-
-def _what_else(path: Path) -> str:
-    """What a file is that no decoder takes for an image."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except OSError as error:
-        return why_not_opened(error)
-    for signature, name in _SIGNATURES.items():
-        if start.startswith(signature):
-            return f"begins like a {name} file, but is truncated or damaged"
-    return "no image format that is supported" if start else "empty file"
+        return reason_of(path, error)

@@ -1,13 +1,15 @@
-"""Labelled images held in memory as bytes, and mini-batches of them as a pure function of (seed, stream, epoch).
+"""Labelled images, in memory or in files, and mini-batches of them as a pure function of (seed, stream, epoch).
 
 Pixels stay uint8 until a batch is made: 50,000 CIFAR images take 150 MB on the device, and augmentation is a handful of
-tensor operations on a whole batch.
+tensor operations on a whole batch. What is too large for memory stays in its files: `cdarts.data.files`.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,36 +19,125 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
+from cdarts.data.crops import jittered, resampled, resized_crop
 from cdarts.errors import ConfigurationError, DataError
 from cdarts.randomness import generator
 
 MINIMUM_SIDE = 8
 """The smallest image, in pixels: two reductions leave 2x2."""
 
+PHOTO_SIDE = 64
+"""From this side on images of a folder are augmented as photos."""
+
+PHOTO_AREA = 0.25
+"""Least part of a photo's area that a training crop shows: subjects at up to twice their size. ImageNet's 0.08 is made
+for hundreds of epochs over a million images."""
+
+SKEWED = 3
+"""Classes are balanced if the largest has that many times the training images of the smallest."""
+
+STATISTICS_IMAGES = 2_000
+"""Images in files that mean and deviation are taken from."""
+
 _STD_FLOOR = 1e-3
 _RESIZE_CHUNK = 1024
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
-    """One split: uint8 pixels (N, H, W, C) with C = 1 or 3 and H = W, int64 labels (N,) in 0..K-1."""
+class Split(ABC):
+    """Labelled images of one size, height and width alike: `Images` in memory, or `cdarts.data.files.ImageFiles`."""
 
-    pixels: UInt8[np.ndarray, "N side side C"]
     labels: Int64[np.ndarray, "N"]
+    """In 0..K-1."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: np.ndarray) -> "Images":
+    @property
+    @abstractmethod
+    def side(self) -> int:
+        """Height and width, in pixels."""
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """1 or 3."""
+
+    @abstractmethod
+    def take(self, index: np.ndarray | slice) -> "Split":
+        """The images at these positions, in this order."""
+
+    @abstractmethod
+    def relabelled(self, labels: Int64[np.ndarray, "N"]) -> "Split":
+        """The same images under other labels."""
+
+    @abstractmethod
+    def resized(self, side: int) -> "Split":
+        """The same images at another size."""
+
+    @abstractmethod
+    def pixels_of(self, index: np.ndarray) -> UInt8[np.ndarray, "B side side C"]:
+        """The images at these positions as they are tested: nothing about them is random. Raises `DataError`."""
+
+    @abstractmethod
+    def reader(self, device: torch.device) -> "Reader":
+        """What gives training images on a device."""
+
+    @abstractmethod
+    def update(self, feed: Callable[[bytes | memoryview], None]) -> None:
+        """Feed images and labels, or what stands for them, to a digest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images(Split):
+    """One split in memory: uint8 pixels (N, H, W, C) with C = 1 or 3 and H = W, int64 labels (N,) in 0..K-1."""
+
+    pixels: UInt8[np.ndarray, "N side side C"]
+    labels: Int64[np.ndarray, "N"]
+
+    @property
+    def side(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def channels(self) -> int:
+        return int(self.pixels.shape[3])
+
+    def take(self, index: np.ndarray | slice) -> "Images":
         """The images at these positions, in this order, copied."""
         return Images(self.pixels[index], self.labels[index])
+
+    def relabelled(self, labels: Int64[np.ndarray, "N"]) -> "Images":
+        return Images(self.pixels, labels)
+
+    def resized(self, side: int) -> "Images":
+        """Bilinear, antialiased."""
+        pixels = np.empty((len(self), side, side, self.channels), dtype=np.uint8)
+        for start in range(0, len(self), _RESIZE_CHUNK):
+            chunk = slice(start, start + _RESIZE_CHUNK)
+            scaled = F.interpolate(
+                _channels_first(self.pixels[chunk]).float(), size=(side, side), mode="bilinear", antialias=True
+            )
+            pixels[chunk] = scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        return Images(pixels, self.labels)
+
+    def pixels_of(self, index: np.ndarray) -> UInt8[np.ndarray, "B side side C"]:
+        found: np.ndarray = self.pixels[index]
+        return found
+
+    def reader(self, device: torch.device) -> "ResidentReader":
+        return ResidentReader(self, device)
+
+    def update(self, feed: Callable[[bytes | memoryview], None]) -> None:
+        feed(repr(self.pixels.shape).encode())
+        feed(np.ascontiguousarray(self.pixels).data)
+        feed(np.ascontiguousarray(self.labels, dtype="<i8").data)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training image, in this order: crop, flip, normalise, cut out.
+    """What happens to a training image, in this order: crop, flip, change colours, normalise, cut out.
 
-    Raises ConfigurationError for a negative number of pixels.
+    Raises ConfigurationError for a value out of range.
     """
 
     crop_padding: int = 0
@@ -57,11 +148,22 @@ class Augmentation:
     cutout: int = 0
     """Side of a square set to 0 after normalising, its centre uniform over the image, clipped at the borders
     (DeVries & Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout"). 0 = none."""
+    least_area: float | None = None
+    """Instead of padding: a random window of at least this part of the image's area, its sides 3:4 to 4:3, is brought
+    back to size (Szegedy et al. 2015). None = pad and crop."""
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Largest changes of brightness, contrast and saturation, as parts of themselves, and of the hue, as a part of the
+    colour circle (torchvision's ColorJitter). 0 = none."""
 
     def __post_init__(self) -> None:
         for name, pixels in (("crop padding", self.crop_padding), ("cutout", self.cutout)):
             if pixels < 0:
                 raise ConfigurationError(f"{name} {pixels}: expected a number of pixels, 0 for none")
+        if self.least_area is not None and not 0 < self.least_area <= 1:
+            raise ConfigurationError(f"--least-area {self.least_area}: expected more than 0 and at most 1")
+        if not all(0 <= part <= limit for part, limit in zip(self.jitter, (1, 1, 1, 0.5), strict=True)):
+            given = " ".join(str(part) for part in self.jitter)
+            raise ConfigurationError(f"--colour-jitter {given}: expected 0 to 1 three times and 0 to 0.5 for the hue")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +171,8 @@ class ImageData:
     """A data set: its training and test split, the names of its classes, and how to normalise and augment it."""
 
     name: str
-    train: Images
-    test: Images
+    train: Split
+    test: Split
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     """Per channel, of pixels scaled to 0..1."""
@@ -82,6 +184,8 @@ class ImageData:
     """Files that were left out since they cannot be read: path inside the data folder -> reason."""
     warnings: tuple[str, ...] = ()
     """What may be wrong with it; each is a line for the user."""
+    balanced: bool = False
+    """Training batches draw every class equally often, however many images it has."""
 
     @property
     def num_classes(self) -> int:
@@ -89,12 +193,12 @@ class ImageData:
 
     @property
     def channels(self) -> int:
-        return int(self.train.pixels.shape[3])
+        return self.train.channels
 
     @property
     def side(self) -> int:
         """Height and width of an image, in pixels."""
-        return int(self.train.pixels.shape[1])
+        return self.train.side
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of images: ``train`` and ``test`` -> class name -> images, in the order of the classes."""
@@ -105,12 +209,13 @@ class ImageData:
         return {split: dict(zip(self.class_names, counts, strict=True)) for split, counts in numbers.items()}
 
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of both splits' pixels and labels and of the class names: same digest, same data."""
+        """SHA-256 (hexadecimal) of both splits' pixels and labels and of the class names: same digest, same data.
+
+        Of images that stay in files, the files' names and lengths stand for the pixels.
+        """
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         for split in (self.train, self.test):
-            digest.update(repr(split.pixels.shape).encode())
-            digest.update(np.ascontiguousarray(split.pixels).data)
-            digest.update(np.ascontiguousarray(split.labels, dtype="<i8").data)
+            split.update(digest.update)
         return digest.hexdigest()
 
 
@@ -119,14 +224,36 @@ def default_augmentation(side: int, *, flip: bool) -> Augmentation:
     return Augmentation(crop_padding=side // 8, flip=flip)
 
 
-def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def photo_augmentation(side: int) -> Augmentation:
+    """For photos: at less than 64 pixels as `default_augmentation`, else random windows; mirrored.
+
+    A window of an image of few pixels would be blurred by being enlarged; a photo shows its subject at any size.
+    """
+    return (
+        default_augmentation(side, flip=True) if side < PHOTO_SIDE else Augmentation(flip=True, least_area=PHOTO_AREA)
+    )
+
+
+def is_skewed(images: Split) -> bool:
+    """Whether the largest class has `SKEWED` times the images of the smallest, or more."""
+    _, counts = np.unique(images.labels, return_counts=True)
+    return bool(counts.max() >= SKEWED * counts.min())
+
+
+def channel_statistics(images: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of pixels scaled to 0..1.
 
-    A constant channel gets a small positive deviation, so that normalising it does not divide by zero.
+    Of images in files, `STATISTICS_IMAGES` in even steps are looked at. A constant channel gets a small positive
+    deviation, so that normalising it does not divide by zero.
     """
+    if isinstance(images, Images):
+        pixels = images.pixels
+    else:
+        chosen = np.linspace(0, len(images) - 1, min(len(images), STATISTICS_IMAGES)).round().astype(np.int64)
+        pixels = images.pixels_of(np.unique(chosen))
     means, deviations = [], []
-    for channel in range(images.pixels.shape[3]):
-        values = images.pixels[..., channel]
+    for channel in range(pixels.shape[3]):
+        values = pixels[..., channel]
         mean = int(values.sum(dtype=np.int64)) / values.size
         # 255 squared fits 16 bits; the sum of squares is exact.
         mean_of_squares = int(np.square(values, dtype=np.uint16).sum(dtype=np.int64)) / values.size
@@ -135,7 +262,7 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(means), tuple(deviations)
 
 
-def held_out_fifth(images: Images, class_names: tuple[str, ...], source: str) -> tuple[Images, Images]:
+def held_out_fifth(images: Split, class_names: tuple[str, ...], source: str) -> tuple[Split, Split]:
     """(train, test): a class-balanced fifth held out for testing, the same for every seed.
 
     Raises DataError, naming ``source`` and the classes, if a class has a single image.
@@ -157,7 +284,7 @@ def held_out_fifth(images: Images, class_names: tuple[str, ...], source: str) ->
     return images.take(np.sort(train)), images.take(np.sort(test))
 
 
-def balanced_halves(images: Images, class_names: tuple[str, ...], seed: int) -> tuple[Images, Images]:
+def balanced_halves(images: Split, class_names: tuple[str, ...], seed: int) -> tuple[Split, Split]:
     """Two random halves that share every class evenly: sizes differ by at most 1 in each class, and at most 1 in all.
 
     The search trains weights on the first and the architecture on the second. Which images go where depends on the seed
@@ -188,23 +315,91 @@ def balanced_halves(images: Images, class_names: tuple[str, ...], seed: int) -> 
 
 def resized(data: ImageData, side: int) -> ImageData:
     """The same data at another size (bilinear, antialiased), its crop padding scaled along."""
-    return replace(
-        data,
-        train=_resized(data.train, side),
-        test=_resized(data.test, side),
-        augmentation=replace(data.augmentation, crop_padding=default_augmentation(side, flip=False).crop_padding),
-    )
+    augmentation = data.augmentation
+    if augmentation.least_area is None:
+        padding = default_augmentation(side, flip=False).crop_padding
+        augmentation = replace(augmentation, crop_padding=padding)
+    return replace(data, train=data.train.resized(side), test=data.test.resized(side), augmentation=augmentation)
 
 
-def _resized(images: Images, side: int) -> Images:
-    pixels = np.empty((len(images), side, side, images.pixels.shape[3]), dtype=np.uint8)
-    for start in range(0, len(images), _RESIZE_CHUNK):
-        chunk = slice(start, start + _RESIZE_CHUNK)
-        scaled = F.interpolate(
-            _channels_first(images.pixels[chunk]).float(), size=(side, side), mode="bilinear", antialias=True
-        )
-        pixels[chunk] = scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return Images(pixels, images.labels)
+# -- reading training images -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """An epoch of M images in their order: which they are, and all that is random about each. On the CPU."""
+
+    positions: Int64[Tensor, "M"]
+    """In the split."""
+    uniforms: Float32[Tensor, "M 5"]
+    """For the shifts of a padded crop down and across, the flip, and the centre of a cutout."""
+    crops: Float32[Tensor, "M 4"]
+    """For `resized_crop`; anything where it is not done."""
+    colours: Float32[Tensor, "M 5"]
+    """For `jittered`; anything where it is not done."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def shifts(self, augmentation: Augmentation) -> Int64[Tensor, "M 2"]:
+        """Of the crops, down and across, in pixels from the corner of the padded image."""
+        return (self.uniforms[:, 0:2] * (2 * augmentation.crop_padding + 1)).long()
+
+    def flips(self, augmentation: Augmentation) -> Tensor:
+        """Whether each image is mirrored, (M,)."""
+        return (self.uniforms[:, 2] < 0.5) & augmentation.flip
+
+    def centres(self, side: int) -> Int64[Tensor, "M 2"]:
+        """Of the cutouts, row and column."""
+        return (self.uniforms[:, 3:5] * side).long()
+
+
+Read = Callable[[slice], UInt8[Tensor, "B C side side"]]
+"""From a part of an epoch, in its order, to its images on the device, augmented but for what follows normalising."""
+
+
+class Reader(ABC):
+    """Gives a split's training images, epoch by epoch."""
+
+    @abstractmethod
+    def epoch(self, draws: Draws, augmentation: Augmentation) -> AbstractContextManager[Read]:
+        """Within it, the epoch can be read part by part, in order; parts may be left out. It may raise `DataError`."""
+
+
+class ResidentReader(Reader):
+    """All pixels lie on the device, and whole batches are augmented there; changes of colour alone go by the CPU."""
+
+    def __init__(self, images: Images, device: torch.device) -> None:
+        self.pixels = _channels_first(images.pixels).to(device)
+        self.device = device
+
+    @contextmanager
+    def epoch(self, draws: Draws, augmentation: Augmentation) -> Iterator[Read]:
+        side = self.pixels.shape[-1]
+        positions = draws.positions.to(self.device)
+        shifts, flips = draws.shifts(augmentation).to(self.device), draws.flips(augmentation).to(self.device)
+        crops = None
+        if augmentation.least_area is not None:
+            windows = resized_crop(side, side, draws.crops.double().numpy(), augmentation.least_area)
+            crops = torch.tensor(np.stack(windows, axis=1), dtype=torch.float32, device=self.device)
+
+        def read(part: slice) -> Tensor:
+            pixels = self.pixels[positions[part]]
+            if crops is not None:
+                pixels = resampled(pixels, crops[part], flips[part])
+            elif augmentation.crop_padding or augmentation.flip:
+                pixels = _cropped(pixels, augmentation.crop_padding, shifts[part], flips[part])
+            if any(augmentation.jitter):
+                changed = [
+                    jittered(image, augmentation.jitter, colours)
+                    for image, colours in zip(
+                        pixels.permute(0, 2, 3, 1).cpu().numpy(), draws.colours[part].numpy(), strict=True
+                    )
+                ]
+                pixels = _channels_first(np.stack(changed)).to(self.device)
+            return pixels
+
+        yield read
 
 
 class Batch(NamedTuple):
@@ -215,18 +410,23 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Mini-batches of one split, a pure function of (seed, stream, epoch); pixels live on the device as uint8.
+    """Mini-batches of one split, a pure function of (seed, stream, epoch).
 
     ``batches(epoch)`` shuffles the split and augments every image by a row of uniforms drawn for that (seed, stream,
-    epoch) and indexed by sample, so an image's augmentation depends neither on the batch size nor on the device. The
-    last, smaller batch is kept if it has two images or more: batch normalisation needs two.
+    epoch) and indexed by sample, so an image's augmentation depends neither on the batch size nor on the device nor on
+    who reads it. The last, smaller batch is kept if it has two images or more: batch normalisation needs two.
 
-    Raises ConfigurationError if ``batch_size`` is below 2 or above the number of images.
+    Of `ImageData.balanced` data an epoch is as long as otherwise, but every class comes equally often, give or take
+    one: images of large classes take turns, those of small ones come several times, each time augmented anew.
+
+    ``fraction``: the part of its images that an epoch takes, other ones in every epoch.
+
+    Raises ConfigurationError if ``batch_size`` is below 2 or above the number of images an epoch takes.
     """
 
     def __init__(
         self,
-        images: Images,
+        images: Split,
         data: ImageData,
         *,
         batch_size: int,
@@ -234,26 +434,36 @@ class Batches:
         stream: str,
         augmentation: Augmentation | None,
         device: torch.device,
+        fraction: float = 1.0,
     ) -> None:
+        if not 0 < fraction <= 1:
+            raise ConfigurationError(f"--epoch-fraction {fraction}: expected more than 0 and at most 1")
         if batch_size < 2:
             raise ConfigurationError(f"--batch-size {batch_size}: batch normalisation needs at least 2 images")
-        if batch_size > len(images):
+        num_images = math.ceil(fraction * len(images))
+        if batch_size > num_images:
             raise ConfigurationError(
-                f"--batch-size {batch_size}: only {len(images)} images to draw from; choose at most {len(images)}"
+                f"--batch-size {batch_size}: only {num_images} images to draw from; choose at most {num_images}"
             )
         self.batch_size = batch_size
         self.seed = seed
         self.stream = stream
         self.augmentation = Augmentation() if augmentation is None else augmentation
         self.device = device
-        self.pixels = _channels_first(images.pixels).to(device)
+        self.num_images = num_images
+        """In an epoch."""
+        self.balanced = data.balanced
+        self.idle = False
+        """While it is set, batches are counted but not made: their images are empty."""
+        self.side = images.side
+        self.reader = images.reader(device)
         self.labels = torch.tensor(images.labels, device=device)
         self.mean, self.std = _statistics(data, device)
         self._current: Tensor | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        full, rest = divmod(len(self.labels), self.batch_size)
+        full, rest = divmod(self.num_images, self.batch_size)
         return full + (rest >= 2)
 
     def current(self) -> list[int]:
@@ -262,29 +472,68 @@ class Batches:
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, in order."""
-        num_images, side = len(self.labels), self.pixels.shape[-1]
-        padding, cutout = self.augmentation.crop_padding, self.augmentation.cutout
-        # Drawn on the CPU, whose generator gives the same numbers to every device, and moved once per epoch. All
-        # columns are always drawn, so that switching one augmentation on leaves the others' draws as they were.
-        order = torch.randperm(num_images, generator=generator(self.seed, self.stream, "order", epoch))
-        uniforms = torch.rand(num_images, 5, generator=generator(self.seed, self.stream, "augmentation", epoch))
-        order = order.to(self.device)
-        shifts = (uniforms[:, 0:2] * (2 * padding + 1)).long().to(self.device)
-        flips = ((uniforms[:, 2] < 0.5) & self.augmentation.flip).to(self.device)
-        centres = (uniforms[:, 3:5] * side).long().to(self.device)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            index = self._current = order[start : start + self.batch_size]
-            pixels = self.pixels[index]
-            if padding or self.augmentation.flip:
-                pixels = _cropped(pixels, padding, shifts[index], flips[index])
-            images = _normalised(pixels, self.mean, self.std)
-            if cutout:
-                images.masked_fill_(_square(side, cutout, centres[index]), 0.0)
-            yield Batch(images, self.labels[index])
+        draws, cutout = self._draws(epoch), self.augmentation.cutout
+        positions = draws.positions.to(self.device)
+        centres = draws.centres(self.side).to(self.device)
+        with self.reader.epoch(draws, self.augmentation) as read:
+            for start in range(0, len(self) * self.batch_size, self.batch_size):
+                part = slice(start, min(start + self.batch_size, self.num_images))
+                index = self._current = positions[part]
+                if self.idle:
+                    yield Batch(torch.empty(0, len(self.mean), self.side, self.side), self.labels[index[:0]])
+                    continue
+                images = _normalised(read(part), self.mean, self.std)
+                if cutout:
+                    images.masked_fill_(_square(self.side, cutout, centres[part]), 0.0)
+                yield Batch(images, self.labels[index])
         self._current = None
 
+    def _draws(self, epoch: int) -> Draws:
+        # Drawn on the CPU, whose generator gives the same numbers to every device. All columns are always drawn, so
+        # that switching one augmentation on leaves the others' draws as they were.
+        num_images, augmentation = len(self.labels), self.augmentation
+        order = torch.randperm(num_images, generator=self._generator("order", epoch))[: self.num_images]
+        uniforms = torch.rand(num_images, 5, generator=self._generator("augmentation", epoch))[order]
+        crops, colours = torch.zeros(self.num_images, 4), torch.zeros(self.num_images, 5)
+        if augmentation.least_area is not None:
+            crops = torch.rand(num_images, 4, generator=self._generator("crops", epoch))[order]
+        if any(augmentation.jitter):
+            colours = torch.rand(num_images, 5, generator=self._generator("colours", epoch))[order]
+        positions = self._balanced_positions(epoch)[order] if self.balanced else order
+        return Draws(positions, uniforms, crops, colours)
 
-def evaluation_batches(images: Images, data: ImageData, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    def _balanced_positions(self, epoch: int) -> Int64[Tensor, "N"]:
+        """The images of an epoch, as many as there are, equally many of each class, give or take one."""
+        labels = self.labels.cpu().numpy()
+        classes = np.unique(labels)
+        share, rest = divmod(len(labels), len(classes))
+        draw = self._generator("balance", epoch)
+        chosen = []
+        for place, label in enumerate(classes):
+            members = np.flatnonzero(labels == label)
+            # the classes take turns in having one image more
+            wanted = share + ((place + epoch) % len(classes) < rest)
+            rounds = [torch.randperm(len(members), generator=draw) for _ in range(-(-wanted // len(members)))]
+            chosen.append(torch.from_numpy(members)[torch.cat(rounds)[:wanted]] if rounds else torch.empty(0).long())
+        return torch.cat(chosen)
+
+    def _generator(self, what: str, epoch: int) -> torch.Generator:
+        return generator(self.seed, self.stream, what, epoch)
+
+
+@contextmanager
+def idle(*batches: Batches) -> Iterator[None]:
+    """Within the block, iterators over these batches move on without reading an image; what they give is empty."""
+    for each in batches:
+        each.idle = True
+    try:
+        yield
+    finally:
+        for each in batches:
+            each.idle = False
+
+
+def evaluation_batches(images: Split, data: ImageData, batch_size: int, device: torch.device) -> Iterator[Batch]:
     """Every image once, in order, without augmentation; the last batch may hold a single image.
 
     Raises ConfigurationError if ``batch_size`` is below 1.
@@ -294,12 +543,12 @@ def evaluation_batches(images: Images, data: ImageData, batch_size: int, device:
     return _evaluation_batches(images, data, batch_size, device)
 
 
-def _evaluation_batches(images: Images, data: ImageData, batch_size: int, device: torch.device) -> Iterator[Batch]:
+def _evaluation_batches(images: Split, data: ImageData, batch_size: int, device: torch.device) -> Iterator[Batch]:
     # A generator of its own, so that a wrong batch size is reported at the call rather than at the first batch.
     mean, std = _statistics(data, device)
     for start in range(0, len(images), batch_size):
-        chunk = slice(start, start + batch_size)
-        pixels = _channels_first(images.pixels[chunk]).to(device)
+        chunk = np.arange(start, min(start + batch_size, len(images)))
+        pixels = _channels_first(images.pixels_of(chunk)).to(device)
         yield Batch(_normalised(pixels, mean, std), torch.tensor(images.labels[chunk], device=device))
 
 

@@ -33,11 +33,12 @@ def load_npz(path: Path) -> ImageData:
     pixels = _pixels(arrays, "x_train", path)
     labels = _labels(arrays, "y_train", len(pixels), path)
     class_names = _class_names(arrays, labels, path)
-    train = Images(pixels, labels.astype(np.int64))
-    if "x_test" in arrays or "y_test" in arrays:
-        test = _test(arrays, train, len(class_names), path)
-    else:
-        train, test = held_out_fifth(train, class_names, str(path))
+    images = Images(pixels, labels.astype(np.int64))
+    train, test = (
+        (images, _test(arrays, images, len(class_names), path))
+        if "x_test" in arrays or "y_test" in arrays
+        else held_out_fifth(images, class_names, str(path))
+    )
     mean, std = channel_statistics(train)
     augmentation = default_augmentation(pixels.shape[1], flip=True)
     return ImageData(path.stem, train, test, class_names, mean, std, augmentation)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdarts.data.images import ImageData, Images
+from cdarts.data.images import ImageData, Images, is_skewed
 from cdarts.errors import DataError
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -262,8 +262,12 @@ def _is_text(name: str) -> bool:
 
 
 def reviewed(data: ImageData) -> ImageData:
-    """The same data, warnings added about class sizes and about images that are there twice."""
-    return replace(data, warnings=(*data.warnings, *_about_sizes(data), *_about_duplicates(data)))
+    """The same data, warnings added about class sizes and about images that are there twice.
+
+    Skewed classes are drawn equally often from then on. Images in files are not compared, as that would read them all.
+    """
+    warnings = (*data.warnings, *_about_sizes(data), *_about_duplicates(data))
+    return replace(data, warnings=warnings, balanced=is_skewed(data.train))
 
 
 def _about_sizes(data: ImageData) -> Iterator[str]:
@@ -284,6 +288,8 @@ def _about_sizes(data: ImageData) -> Iterator[str]:
 
 
 def _about_duplicates(data: ImageData) -> Iterator[str]:
+    if not (isinstance(data.train, Images) and isinstance(data.test, Images)):
+        return
     train, test = (_digests(split) for split in (data.train, data.test))
     classes: dict[bytes, set[int]] = {}
     for digest, label in zip(train, data.train.labels.tolist(), strict=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cdarts.data.downloads import load_cifar10
-from cdarts.data.images import ImageData, Images, channel_statistics
+from cdarts.data.images import ImageData, Split, channel_statistics
 from cdarts.data.npz import load_npz
 from cdarts.errors import DataError
 
@@ -37,7 +37,7 @@ def _first_of_each_class(root: Path) -> ImageData:
     return replace(whole, name=NAME, train=train, test=test, mean=mean, std=std)
 
 
-def first_of_each(images: Images, number: int) -> Images:
+def first_of_each(images: Split, number: int) -> Split:
     """The first so many images of each class, in the order in which they stand."""
     members = [np.flatnonzero(images.labels == label)[:number] for label in np.unique(images.labels)]
     return images.take(np.sort(np.concatenate(members)))

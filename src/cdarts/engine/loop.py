@@ -138,8 +138,11 @@ class _Walk:
         self.task.start_epoch(self.epoch, self.plan[self.epoch])
         self.progress.start_epoch(self.epoch, self.step)
         left_out = {report["step"] for report in self.skipped if report["epoch"] == self.epoch}
-        # making the batches that are done once more is cheap beside a step, and makes them for every task alike
-        for batch in islice(self.task.batches(self.epoch), self.step, None):
+        batches = self.task.batches(self.epoch)
+        with self.task.skipping():
+            for _ in islice(batches, self.step):
+                pass
+        for batch in batches:
             if self.step not in left_out:
                 try:
                     losses = self.task.step(self.step, *batch)

@@ -29,6 +29,7 @@ DECISIVE = ("torch", "platform", "device", "threads")
 HARMLESS = (
     *("settings.data", "settings.data_root", "settings.on_bad_image"),  # the fingerprint of the data decides
     *("settings.device", "settings.threads"),  # a change in these is warned about, see `DECISIVE`
+    "settings.workers",  # who reads an image changes nothing about it
     *("settings.checkpoint_seconds", "settings.on_nonfinite", "settings.out", "settings.table", "settings.dry_run"),
     *("cdarts", "settings.budget", "settings.genotype", "settings.preset"),  # what they stood for is noted beside them
 )

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,13 @@ class Task(ABC):
     @abstractmethod
     def batches(self, index: int) -> Iterator[tuple[Any, ...]]:
         """The epoch's batches, a function of `index` alone."""
+
+    def skipping(self) -> AbstractContextManager[None]:
+        """Within it what `batches` gave moves on without making batches, where that saves work: nobody looks at them.
+
+        A run that goes on within an epoch comes by what is done so.
+        """
+        return nullcontext()
 
     @abstractmethod
     def step(self, position: int, *batch: Any) -> Losses:

@@ -1,6 +1,7 @@
 """The network of a genotype, trained from scratch as DARTS and CDARTS train it: a task on the engine's loop."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cdarts.data import Batch, Batches, ImageData, evaluation_batches
+from cdarts.data import Batch, Batches, ImageData, evaluation_batches, idle
 from cdarts.distillation import AuxiliaryPool, Embedding
 from cdarts.engine.checkpoint import State
 from cdarts.engine.descent import descend
@@ -129,6 +130,9 @@ class RetrainTask(Task):
 
     def batches(self, index: int) -> Iterator[tuple[Batch, ...]]:
         return zip(self.train(index))
+
+    def skipping(self) -> AbstractContextManager[None]:
+        return idle(self.train)
 
     def step(self, position: int, *batch: Batch) -> Losses:
         ((images, labels),) = batch
