@@ -18,6 +18,8 @@ from cdarts.statistics import (
     _kendall_of_samples,
     _spearman_of_samples,
     best_of,
+    binomial_interval,
+    class_accuracy,
     paired_permutation_test,
     rank_correlation,
     spread,
@@ -150,3 +152,22 @@ def test_three_things_with_ties_still_have_an_interval() -> None:
     result = rank_correlation([1.0, 1.0, 2.0], [1.0, 2.0, 3.0], draw())
     assert result is not None
     assert math.isfinite(result.kendall.low) and math.isfinite(result.spearman.high)
+
+
+# -- accuracies --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_images", [1, 5, 60, 1000])
+def test_the_binomial_interval_is_wilsons(num_images: int) -> None:
+    for correct in sorted({0, 1, num_images // 3, num_images - 1, num_images}):
+        low, high = binomial_interval(correct / num_images, num_images)
+        theirs = stats.binomtest(correct, num_images).proportion_ci(0.95, method="wilson")
+        assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+        assert 0 <= low <= correct / num_images <= high <= 1
+
+
+def test_class_accuracy_counts_every_class_the_same() -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    assert class_accuracy(np.zeros(100, dtype=np.int64), labels) == 0.5
+    assert class_accuracy(labels, labels) == 1.0
+    assert class_accuracy(np.array([1, 1, 1, 2]), np.array([1, 1, 2, 2])) == 0.75, "class 0 has no image"

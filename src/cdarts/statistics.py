@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +84,27 @@ def best_of(chosen_by: Floats, values: Floats, number: int) -> Spread:
     chances = each[group]
     mean = float(chances @ values)
     return Spread(mean, math.sqrt(max(float(chances @ (values - mean) ** 2), 0.0)))
+
+
+def binomial_interval(accuracy: float, num_images: int) -> tuple[float, float]:
+    """95 % confidence interval of a fraction correct, 0 to 1, from `num_images` independent images (Wilson 1927).
+
+    It says what the images at hand leave open about images like them; it knows nothing of other seeds.
+    """
+    z = NormalDist().inv_cdf(0.975)
+    shrink = 1 + z**2 / num_images
+    centre = (accuracy + z**2 / (2 * num_images)) / shrink
+    half = z / shrink * math.sqrt(accuracy * (1 - accuracy) / num_images + z**2 / (4 * num_images**2))
+    # at the ends rounding may leave the range, or leave the value itself out by a bit
+    return max(0.0, min(centre - half, accuracy)), min(1.0, max(centre + half, accuracy))
+
+
+def class_accuracy(predictions: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> float:
+    """Mean over classes of the fraction of their images that is told right, 0 to 1: every class counts the same.
+
+    Both (N,). Classes without an image count for nothing.
+    """
+    return float(np.mean([np.mean(predictions[labels == label] == label) for label in np.unique(labels)]))
 
 
 # -- rank correlation --------------------------------------------------------------------------------------------------

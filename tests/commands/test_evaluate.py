@@ -39,7 +39,7 @@ def test_on_real_digits(trained: Path, call: Call) -> None:
     assert result.code == 0
     assert result.out.splitlines()[0].startswith("cdarts ")
     assert f"test    accuracy {summary['test_accuracy']:.4f}" in result.out
-    assert "on 360 images of digits" in result.out
+    assert "360 images)  loss" in result.out
     assert json.loads(call("evaluate", trained, "--json").out)["accuracy"] == summary["test_accuracy"]
 
 

@@ -28,6 +28,8 @@ ARGUMENTS = (
     "synthetic",
     "--budget",
     "10s",
+    "--search",
+    "always",
     "--threads",
     "1",
     "--device",

@@ -20,7 +20,7 @@ def test_end_to_end_within_a_budget(tmp_path: Path, call: Callable[..., Any], mo
     monkeypatch.setattr(budget, "MOST_CYCLES", 2)
     monkeypatch.setattr(budget, "MOST_EPOCHS", 20)
     out = tmp_path / "run"
-    done = call("run", "--data", "synthetic", "--budget", "10m", "--threads", "1", "--out", out)
+    done = call("run", "--data", "synthetic", "--budget", "10m", "--search", "always", "--threads", "1", "--out", out)
     assert done.code == 0, done.err
     for name in (
         "config.json",
@@ -55,6 +55,12 @@ def test_end_to_end_within_a_budget(tmp_path: Path, call: Callable[..., Any], mo
     card, network = load_model(out / "retrain")
     assert summary["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     assert card.genotype["text"] == genotype.text()
+    for words in (
+        "note    too few images for a search",
+        "why     search with",
+        "why     stem cifar: cells begin at 8 of 8",
+    ):
+        assert words in done.out
     for words in ("test accuracy, last epoch", "parameters", "multiply-adds", f"next    cdarts predict {out}"):
         assert words in done.out
     assert json.loads(call("evaluate", out, "--json").out)["accuracy"] == summary["test_accuracy"]

@@ -279,7 +279,7 @@ def test_an_epoch_of_a_fraction_takes_other_images_every_time(synthetic: ImageDa
     for wrong in (0.0, -0.5, 1.01):
         with pytest.raises(ConfigurationError, match=f"^--epoch-fraction {wrong}"):
             batches_of(wrong)
-    with pytest.raises(ConfigurationError, match="^--batch-size 20: only 13 images"):
+    with pytest.raises(ConfigurationError, match=r"^--batch-size 20: only 13 images"):
         batches_of(0.05)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from cdarts.commands.common import announce
+from cdarts.commands.common import accuracy_words, announce
 from cdarts.errors import ConfigurationError, DataError
+from cdarts.statistics import binomial_interval, class_accuracy
 
 if TYPE_CHECKING:
     from cdarts.data import ImageData
@@ -62,12 +63,17 @@ class Evaluate:
                 "data": data.name,
                 "images": len(data.test),
                 "accuracy": scores.accuracy,
+                "interval": binomial_interval(scores.accuracy, len(data.test)),
+                "class_accuracy": class_accuracy(scores.predictions.numpy(), data.test.labels),
                 "loss": scores.loss,
             }
             print(json.dumps(result))
         else:
-            print(f"test    accuracy {scores.accuracy:.4f}  loss {scores.loss:.4f}", end="")
-            print(f"  on {len(data.test)} images of {data.name}")
+            words = accuracy_words(scores.accuracy, len(data.test))
+            print(f"test    {words}  loss {scores.loss:.4f}  on {data.name}")
+            if data.balanced:
+                mean = class_accuracy(scores.predictions.numpy(), data.test.labels)
+                print(f"test    mean of the classes' accuracies {mean:.4f}, each class counting the same")
         return 0
 
 

@@ -10,6 +10,7 @@ import tyro
 from cdarts import zoo
 from cdarts.commands.common import (
     Setup,
+    accuracy_words,
     announce,
     config_of,
     default_out,
@@ -24,6 +25,7 @@ from cdarts.errors import ConfigurationError, GenotypeError
 from cdarts.retraining import Retraining
 from cdarts.settings import STRICT, differences
 from cdarts.spaces import AnySpace, DartsSpace
+from cdarts.statistics import binomial_interval, class_accuracy
 from cdarts.topology import Genotype, genotype_from_json
 
 if TYPE_CHECKING:
@@ -183,6 +185,8 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
         save_model(run_dir.path, card, task.network)
         summary = {
             "test_accuracy": task.last_accuracy,
+            "test_interval": binomial_interval(task.last_accuracy, len(data.test)),
+            "test_images": len(data.test),
             "best_epoch_test_accuracy": task.best_accuracy,
             "parameters": cost.parameters,
             "macs": cost.macs,
@@ -191,12 +195,15 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
             "seed": settings.seed,
             "seconds": run_dir.seconds(),
         }
+        if data.balanced:
+            summary["test_class_accuracy"] = class_accuracy(task.test().predictions.numpy(), data.test.labels)
         run_dir.write_json("summary.json", summary)
         run_dir.write_json("genotype.json", genotype.to_json())
-        print(
-            f"test    accuracy {task.last_accuracy:.4f} after the last epoch (best epoch {task.best_accuracy:.4f})",
-            flush=True,
-        )
+        words = accuracy_words(task.last_accuracy, len(data.test))
+        print(f"test    {words} after the last epoch (best epoch {task.best_accuracy:.4f})", flush=True)
+        if data.balanced:
+            mean = summary["test_class_accuracy"]
+            print(f"test    mean of the classes' accuracies {mean:.4f}, each class counting the same", flush=True)
         return summary
 
 

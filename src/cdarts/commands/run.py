@@ -2,27 +2,32 @@
 
 import re
 import shlex
+import sys
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from cdarts import zoo
 from cdarts.commands.common import Setup, announce, config_of, default_out, describe, memory_permitting, session
 from cdarts.commands.retrain import Retrain, retrain, trained
 from cdarts.commands.search import Search, search, searched, write_genotype
-from cdarts.errors import ConfigurationError, DiskError
+from cdarts.errors import ConfigurationError, DiskError, GenotypeError
 from cdarts.settings import STRICT, from_json, to_json
-from cdarts.spaces import AnySpace
+from cdarts.spaces import AnySpace, DartsSpace
 
 if TYPE_CHECKING:
-    from cdarts.budget import RunPlan
+    from cdarts.budget import Machine, RunPlan
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Setup):
-    """Search a network for your images, train it, test it; one directory holds everything."""
+    """Search a network for your images, train it, test it; one directory holds everything.
+
+    What is chosen for the images, and why, is printed.
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -31,6 +36,11 @@ class Run(Setup):
     file."""
     budget: str = "4m"
     """Time for everything, e.g. 90s, 25m, 2h; networks and epochs are sized to it."""
+    search: Literal["auto", "always", "never"] = "auto"
+    """Whether a cell is searched; `auto` does unless there are too few images for a search to say anything, and trains
+    a published cell then."""
+    cell: str = "cdarts-cifar10"
+    """The published cell that is trained where none is searched: `cdarts show genotypes`, those of space darts."""
     out: Path | None = None
     """The run directory, new or empty; default: runs/<data>-seed<seed>-<time>."""
 
@@ -38,27 +48,71 @@ class Run(Setup):
         began = time.monotonic()
         announce("run", f"data {self.data}", f"budget {self.budget}", f"seed {self.seed}")
         budget_seconds = parse_duration(self.budget)
+        check_cell(self.cell)
         from cdarts.engine.run_dir import RunDir, check_free
 
         if self.out is not None:
             check_free(self.out)
         device, threads = self.machine()
-        data = self.load_data()
-        print(describe(data), flush=True)
-        out = self.out or default_out(data.name, f"seed{self.seed}")
-        settings = replace(self.settled(device, threads), out=out)
-        print("plan    trying sizes on this machine; what fits the budget:", flush=True)
+        settled = self.settled(device, threads)
         from cdarts.budget import Machine, plan_run
 
+        machine = Machine(self.seed, device, settled.execution)
         with memory_permitting():
+            settings, reasons = settled.sized(budget_seconds, machine)
+            data = settings.load_data()
+            print(describe(data), flush=True)
+            settings = replace(settings, out=self.out or default_out(data.name, f"seed{self.seed}"))
+            cell = settings.instead_of_a_search(data)
+            print("plan    trying sizes on this machine; what fits the budget:", flush=True)
             plan = plan_run(
                 data,
                 budget_seconds,
-                Machine(self.seed, device, settings.execution),
+                machine,
                 began=began,
                 report=lambda line: print(f"plan    {line}", flush=True),
+                cell=cell,
             )
+        plan = replace(plan, reasons=(*reasons, *plan.reasons))
+        for reason in plan.reasons:
+            print(f"why     {reason}", flush=True)
+        assert settings.out is not None
+        out = settings.out
         return settings.execute(RunDir.create(out, config_of("run", settings) | {"plan": to_json(plan)}), data)
+
+    def sized(self, budget_seconds: float, machine: "Machine") -> "tuple[Run, list[str]]":
+        """With an image size, where the data is a folder and no flag gives one, and why it is that."""
+        from cdarts.budget import choose_side
+        from cdarts.data import DATASETS
+        from cdarts.data.folder import glance
+        from cdarts.data.preflight import survey
+
+        path = Path(self.data).expanduser()
+        if self.image_size is not None or self.data in DATASETS or not path.is_dir():
+            return self, []
+        seen, num_classes = glance(path), len(survey(path).train)
+        side, reason = choose_side(seen, num_classes, budget_seconds, machine)
+        return replace(self, image_size=side), [reason]
+
+    def instead_of_a_search(self, data: "ImageData") -> str | None:
+        """The published cell that is trained, None to search one; warns of data that are too few for that."""
+        from cdarts.budget import why_no_search
+
+        if self.search == "never":
+            return self.cell
+        reason = why_no_search(data)
+        if reason is None:
+            return None
+        if self.search == "always":
+            print(f"note    too few images for a search: {reason}; what it finds is a guess", flush=True)
+            return None
+        print(
+            f"warning: too few images for a search: {reason}; the published cell {self.cell} is trained instead; "
+            "--search always searches all the same",
+            file=sys.stderr,
+            flush=True,
+        )
+        return self.cell
 
     def resume(self, path: Path) -> int:
         from cdarts.engine.run_dir import RunDir, is_done, read_json
@@ -83,19 +137,26 @@ class Run(Setup):
         search_path, retrain_path = run_dir.path / "search", run_dir.path / "retrain"
         with session(run_dir) as stop:
             plan = plan_of(run_dir.config(), run_dir.path)
-            searching = Search(
-                **setup, algorithm=plan.search, preset=f"cdarts, sized to {self.budget}", out=search_path
-            )
-            if is_done(search_path):
-                genotype = searched(search_path)
+            search_seconds = 0.0
+            if plan.search is None:
+                assert plan.cell is not None
+                genotype, source = zoo.load(plan.cell), plan.cell
             else:
-                search_task = searching.build(data, device)
-                search_dir = open_or_create(search_path, config_of("search", searching))
-                genotype = search(search_dir, searching, data, search_task)
+                source = str(search_path)
+                searching = Search(
+                    **setup, algorithm=plan.search, preset=f"cdarts, sized to {self.budget}", out=search_path
+                )
+                if is_done(search_path):
+                    genotype = searched(search_path)
+                else:
+                    search_task = searching.build(data, device)
+                    search_dir = open_or_create(search_path, config_of("search", searching))
+                    genotype = search(search_dir, searching, data, search_task)
+                search_seconds = read_json(search_path / "summary.json")["seconds"]
             write_genotype(run_dir, genotype)
             stop.check()
 
-            retraining = Retrain(**setup, genotype=str(search_path), training=plan.retraining, out=retrain_path)
+            retraining = Retrain(**setup, genotype=source, training=plan.retraining, out=retrain_path)
             if is_done(retrain_path):
                 scores = trained(retrain_path)
             else:
@@ -104,10 +165,10 @@ class Run(Setup):
                 retrain_dir = open_or_create(retrain_path, retrain_config)
                 scores = retrain(retrain_dir, retraining, data, retrain_task)
 
-            search_seconds = read_json(search_path / "summary.json")["seconds"]
             took = search_seconds + scores["seconds"] + plan.planning_seconds
             summary = {
                 **scores,
+                "cell": plan.cell,
                 "search_seconds": search_seconds,
                 "retraining_seconds": scores["seconds"],
                 "seconds": round(took, 1),
@@ -128,6 +189,20 @@ def plan_of(config: dict[str, Any], path: Path) -> "RunPlan":
     from cdarts.budget import RunPlan
 
     return from_json(RunPlan, config.get("plan"), f"{path / 'config.json'}, plan")
+
+
+def check_cell(name: str) -> None:
+    """Raise `ConfigurationError` unless it is a published cell of the DARTS space."""
+    try:
+        space = zoo.load(name).space
+    except GenotypeError as error:
+        raise ConfigurationError(f"--cell {error}") from error
+    if space != DartsSpace().name:
+        known = ", ".join(each for each in zoo.names() if zoo.load(each).space == DartsSpace().name)
+        raise ConfigurationError(
+            f"--cell {name}: belongs to space {space}, and networks of space {DartsSpace().name} are sized here; "
+            f"choose one of {known}"
+        )
 
 
 def open_or_create(path: Path, config: dict[str, Any]) -> "RunDir":
@@ -162,16 +237,25 @@ def print_summary(path: Path, summary: dict[str, Any]) -> None:
     from cdarts.engine.progress import clock
 
     forecast = summary["forecast"]
-    table = Table(title=f"{summary['data']}, seed {summary['seed']}", show_header=False)
-    for name, value in (
-        ("test accuracy, last epoch", f"{summary['test_accuracy']:.4f}"),
+    # runs of before this version do not say how many images they were tested on
+    tested = summary.get("test_images")
+    low, high = summary.get("test_interval", (0.0, 1.0))
+    uncertain = f" (95 % interval {low:.3f} to {high:.3f}, {tested:,} images)" if tested else ""
+    cell = summary.get("cell")
+    searched = f"{clock(summary['search_seconds'])} (forecast {clock(forecast['search_seconds'])})"
+    rows = [("test accuracy, last epoch", f"{summary['test_accuracy']:.4f}{uncertain}")]
+    if "test_class_accuracy" in summary:
+        rows.append(("mean of the classes' accuracies", f"{summary['test_class_accuracy']:.4f}"))
+    rows += [
         ("best epoch (chosen on test images)", f"{summary['best_epoch_test_accuracy']:.4f}"),
         ("parameters", f"{summary['parameters']:,}"),
         ("multiply-adds", f"{summary['macs'] / 1e6:,.1f} M"),
-        ("search", f"{clock(summary['search_seconds'])} (forecast {clock(forecast['search_seconds'])})"),
+        ("search", searched if cell is None else f"none: published cell {cell}"),
         ("retraining", f"{clock(summary['retraining_seconds'])} (forecast {clock(forecast['retraining_seconds'])})"),
         ("everything", f"{clock(summary['seconds'])} (forecast off by {forecast['error']:+.0%})"),
-    ):
+    ]
+    table = Table(title=f"{summary['data']}, seed {summary['seed']}", show_header=False)
+    for name, value in rows:
         table.add_row(name, value)
     # the name of a data set is a user's: no markup, so that brackets in it stay brackets
     Console(markup=False, emoji=False, highlight=False).print(table)

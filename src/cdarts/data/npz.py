@@ -11,8 +11,8 @@ from cdarts.data.images import (
     ImageData,
     Images,
     channel_statistics,
-    default_augmentation,
     held_out_fifth,
+    photo_augmentation,
 )
 from cdarts.errors import DataError
 
@@ -40,7 +40,7 @@ def load_npz(path: Path) -> ImageData:
         else held_out_fifth(images, class_names, str(path))
     )
     mean, std = channel_statistics(train)
-    augmentation = default_augmentation(pixels.shape[1], flip=True)
+    augmentation = photo_augmentation(images.side)
     return ImageData(path.stem, train, test, class_names, mean, std, augmentation)
 
 

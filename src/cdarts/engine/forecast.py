@@ -42,10 +42,10 @@ def _seconds_per_step(task: Task, index: int, epoch: Epoch) -> float:
     durations = []
     batches = task.batches(index)
     for position in range(TRIED_STEPS + 1):
-        batch = next(batches, None)
+        began = time.monotonic()
+        batch = next(batches, None)  # images may have to be read from files
         if batch is None:
             break
-        began = time.monotonic()
         losses = task.step(position, *batch)
         for loss in losses.values():
             loss.item()
