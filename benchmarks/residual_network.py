@@ -11,15 +11,16 @@ retraining's alone. Prints one JSON line.
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cdarts.data import Batches, evaluation_batches, load
+from cdarts.data import Batches, ImageData, evaluation_batches, load
 from cdarts.engine.descent import descend
 from cdarts.engine.optimizers import Sgd
 from cdarts.networks import Output
@@ -78,6 +79,56 @@ def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def train_for(
+    seconds: float, make: Callable[[], nn.Module], data: ImageData, recipe: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """Train a network that gives an `Output` for as many epochs as fit, half a cosine over them, and test it once.
+
+    ``recipe``: the retraining of a run's plan; batch size, rate, warm-up, label smoothing, cutout and clipping are its.
+    An epoch is timed first and thrown away. On the CPU.
+    """
+    augmentation = replace(data.augmentation, cutout=min(recipe["cutout"], data.side // 2))
+    device = torch.device("cpu")
+
+    def trained(epochs: int) -> Iterator[float]:
+        """Train for `epochs`; yields after every epoch the test accuracy in the last one, else nan."""
+        with seeded(seed, "residual_network"):
+            network = make().to(memory_format=torch.channels_last)
+        batches = Batches(
+            data.train,
+            data,
+            batch_size=recipe["batch_size"],
+            seed=seed,
+            stream="retrain",
+            augmentation=augmentation,
+            device=device,
+        )
+        sgd = Sgd(lr=recipe["lr"], lr_end=0.0, weight_decay=5e-4, clip_norm=recipe["clip_norm"])
+        optimizer = sgd.build(network.named_parameters())
+        warmup = min(recipe["warmup_epochs"], epochs // 4)
+        for epoch in range(epochs):
+            optimizer.set_lr(recipe["lr"] * (epoch + 1) / warmup if epoch < warmup else sgd.lr_at(epoch / epochs))
+            for images, labels in batches(epoch):
+                loss = F.cross_entropy(network(images).logits, labels, label_smoothing=recipe["label_smoothing"])
+                descend(loss, optimizer)
+            last = epoch == epochs - 1
+            yield evaluate(network, evaluation_batches(data.test, data, 250, device)).accuracy if last else float("nan")
+
+    began = time.monotonic()
+    next(trained(1000))
+    epochs = max(1, int(seconds / (time.monotonic() - began)))
+    began = time.monotonic()
+    *_, accuracy = trained(epochs)
+    return {
+        "test_accuracy": accuracy,
+        "parameters": parameters(make()),
+        "epochs": epochs,
+        "seed": seed,
+        "seconds": round(time.monotonic() - began, 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -90,54 +141,15 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     summary = json.loads((arguments.run / "summary.json").read_text())
     config = json.loads((arguments.run / "config.json").read_text())
-    recipe, seed = config["plan"]["retraining"], summary["seed"]
     seconds = summary["retraining_seconds"] + (summary["search_seconds"] if arguments.whole else 0.0)
-    data = load(arguments.data or config["settings"]["data"])
+    data = load(arguments.data or config["settings"]["data"], image_size=config["settings"]["image_size"])
 
-    widths = range(4, 129)
-    sizes = {
-        width: parameters(ResidualNetwork(width, arguments.blocks, data.channels, data.num_classes)) for width in widths
-    }
-    width = min(widths, key=lambda candidate: abs(sizes[candidate] - summary["parameters"]))
-    augmentation = replace(data.augmentation, cutout=min(recipe["cutout"], data.side // 2))
-    device = torch.device("cpu")
+    def make(width: int) -> ResidualNetwork:
+        return ResidualNetwork(width, arguments.blocks, data.channels, data.num_classes)
 
-    def build(epochs: int) -> Iterator[float]:
-        """Train for `epochs`; yields after every epoch the test accuracy in the last one, else nan."""
-        with seeded(seed, "residual_network"):
-            network = ResidualNetwork(width, arguments.blocks, data.channels, data.num_classes).to(
-                memory_format=torch.channels_last
-            )
-        batches = Batches(
-            data.train,
-            data,
-            batch_size=recipe["batch_size"],
-            seed=seed,
-            stream="retrain",
-            augmentation=augmentation,
-            device=device,
-        )
-        sgd = Sgd(lr=recipe["lr"], lr_end=0.0, weight_decay=5e-4, clip_norm=recipe["clip_norm"])
-        optimizer = sgd.build(network.named_parameters())
-        warmup = recipe["warmup_epochs"]
-        for epoch in range(epochs):
-            optimizer.set_lr(recipe["lr"] * (epoch + 1) / warmup if epoch < warmup else sgd.lr_at(epoch / epochs))
-            for images, labels in batches(epoch):
-                loss = F.cross_entropy(network(images).logits, labels, label_smoothing=recipe["label_smoothing"])
-                descend(loss, optimizer)
-            last = epoch == epochs - 1
-            yield evaluate(network, evaluation_batches(data.test, data, 250, device)).accuracy if last else float("nan")
-
-    began = time.monotonic()
-    next(build(1000))
-    epoch_seconds = time.monotonic() - began
-    epochs = max(1, int(seconds / epoch_seconds))
-    began = time.monotonic()
-    *_, accuracy = build(epochs)
-    print(json.dumps({
-        "test_accuracy": accuracy, "parameters": sizes[width], "width": width, "epochs": epochs, "seed": seed,
-        "seconds": round(time.monotonic() - began, 1), "threads": torch.get_num_threads(),
-    }))  # fmt: skip
+    width = min(range(4, 129), key=lambda candidate: abs(parameters(make(candidate)) - summary["parameters"]))
+    result = train_for(seconds, lambda: make(width), data, config["plan"]["retraining"], summary["seed"])
+    print(json.dumps({**result, "width": width}))
 
 
 if __name__ == "__main__":

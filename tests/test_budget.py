@@ -14,9 +14,21 @@ import torch
 
 from cdarts import budget
 from cdarts.algorithms import CyclicConfig
-from cdarts.budget import LEAST_CYCLES, LEAST_EPOCHS, MOST_CYCLES, MOST_EPOCHS, Machine, RunPlan, plan_run
+from cdarts.budget import (
+    LEAST_CYCLES,
+    LEAST_EPOCHS,
+    MOST_CYCLES,
+    MOST_EPOCHS,
+    SAFETY,
+    Machine,
+    RunPlan,
+    choose_side,
+    plan_run,
+    why_no_search,
+)
 from cdarts.commands.run import parse_duration
 from cdarts.data import ImageData, Images, load
+from cdarts.data.folder import Glance
 from cdarts.engine.forecast import Forecast, expected_seconds
 from cdarts.engine.task import Epoch
 from cdarts.errors import ConfigurationError
@@ -226,3 +238,62 @@ def test_the_search_is_the_default_presets(synthetic: ImageData) -> None:
     sized = {"space", "channels", "search_cells", "eval_cells", "batch_size", "pretrain_epochs", "cycles", "alpha"}
     kept = {name: getattr(search, name) for name in vars(search) if name not in sized}
     assert kept == {name: getattr(PRESETS["cdarts"], name) for name in kept}
+
+
+# -- what suits the data -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("machine_of")
+def test_a_published_cell_gets_the_whole_budget(synthetic: ImageData) -> None:
+    search, cell = (
+        plan_run(synthetic, MINUTE, MACHINE, began=time.monotonic(), report=print, cell=name)
+        for name in (None, "darts-v1")
+    )
+    assert (search.cell, cell.cell, cell.search, cell.search_seconds) == (None, "darts-v1", None, 0.0)
+    assert cell.retraining_seconds <= SAFETY * MINUTE
+    size = cell.retraining.channels * cell.retraining.cells, cell.retraining.epochs
+    assert size > (search.retraining.channels * search.retraining.cells, search.retraining.epochs)
+
+
+@pytest.mark.usefixtures("machine_of")
+def test_every_choice_has_a_reason(synthetic: ImageData) -> None:
+    plan = plan_run(replace(synthetic, balanced=True), MINUTE, MACHINE, began=time.monotonic(), report=print)
+    beginnings = [reason.split(" ")[0] for reason in plan.reasons]
+    assert beginnings == ["crops", "all", "search", "training", "stem"]
+    size = f"{plan.retraining.cells} cells, {plan.retraining.channels} channels: "
+    assert any(reason.startswith(f"training with {size}") for reason in plan.reasons)
+
+
+@pytest.mark.parametrize(
+    ("median", "images", "budget_seconds", "side"),
+    [
+        (20, 500, HOUR, 16),  # as large as they are
+        (35, 500, HOUR, 32),
+        (500, 500, HOUR, 224),  # the ImageNet stem makes large images cheap
+        (500, 500_000, HOUR, 96),  # nothing fits: what is seen most often, by cells at 12 pixels
+        (64, 500_000, HOUR, 32),
+    ],
+)
+@pytest.mark.usefixtures("machine_of")
+def test_the_input_follows_size_count_and_budget(median: int, images: int, budget_seconds: float, side: int) -> None:
+    seen = Glance(images, median, 3)
+    chosen, why = choose_side(seen, 10, budget_seconds, MACHINE)
+    assert chosen == side
+    assert why.startswith(f"input {side}x{side}: ")
+
+
+def test_a_slower_machine_takes_smaller_inputs(machine_of: Callable[[float], None]) -> None:
+    seen = Glance(5000, 64, 3)
+    sides = []
+    for seconds in (1e-6, 1e-4, 3e-4, 1e-2):
+        machine_of(seconds)
+        sides.append(choose_side(seen, 10, HOUR, MACHINE)[0])
+    assert sides == sorted(sides, reverse=True) and sides[0] == 64 and sides[-1] == 32
+
+
+def test_too_few_images_say_nothing_about_cells(digits: ImageData, synthetic: ImageData) -> None:
+    assert why_no_search(digits) is None
+    assert "a half of the 256 training images is 128" in str(why_no_search(synthetic))
+    members = np.flatnonzero(digits.train.labels == 7)[19:]
+    fewer = replace(digits, train=digits.train.take(np.setdiff1d(np.arange(len(digits.train)), members)))
+    assert str(why_no_search(fewer)).startswith("class '7' has 19 training images")
