@@ -3,10 +3,13 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+import tyro
 
 from cdarts.engine.optimizers import Sgd
 from cdarts.errors import ConfigurationError
+from cdarts.limits import Limits
 from cdarts.settings import STRICT
 from cdarts.spaces import AnySpace, DartsSpace
 
@@ -53,9 +56,12 @@ class SearchConfig(ABC):
     """Channels of the first stage."""
     batch_size: int = 64
     """Images a step takes from each half."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    """What the found network may cost."""
 
     def check(self, data: "ImageData") -> None:
         """Raise `ConfigurationError` if the settings contradict each other or do not fit the data."""
+        self.limits.check()
         self.at_least("batch_size", 2)  # BatchNorm needs two
         half = len(data.train) // 2
         if self.batch_size > half:

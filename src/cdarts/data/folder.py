@@ -205,6 +205,11 @@ def _decode(path: Path, side: int, channels: int) -> np.ndarray:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
         image = white
+    return fit_pixels(image, side, channels)
+
+
+def fit_pixels(image: Image.Image, side: int, channels: int) -> UInt8[np.ndarray, "side side channels"]:
+    """A picture in 8 bits with its shorter side brought to ``side`` pixels and its centre cut out."""
     image = image.convert("L" if channels == 1 else "RGB")
     # Resizing the central square equals resizing the whole and cropping, at no cost for long, thin images.
     width, height = image.size
