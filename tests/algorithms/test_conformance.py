@@ -327,8 +327,7 @@ def test_limits_hold_at_every_epoch_of_every_search(name: str, noise: ImageData)
 @algorithms
 def test_limits_hold_in_the_darts_space(name: str, noise: ImageData) -> None:
     config = replace(config_of(name, "darts"), limits=LIMITS["darts"])
-    for seed in range(2):
-        assert LIMITS["darts"].bounds().holds(cost_of(build(config, noise, seed), "darts"))
+    assert LIMITS["darts"].bounds().holds(cost_of(build(config, noise), "darts"))
 
 
 @pytest.mark.parametrize("name", ["cdarts", "single-path", "p-darts"])

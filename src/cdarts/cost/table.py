@@ -6,6 +6,7 @@ Parameters and multiply-adds of a network are exactly the sum of those of its ed
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, cast
 
 import torch
@@ -133,6 +134,7 @@ def operation_cost(space: Space, name: str, place: Place) -> Amount:
     return Amount(num_parameters(operation), counter.get_total_flops() // OPERATIONS_OF_A_MULTIPLY_ADD, 0)
 
 
+@cache
 def cost_table(space: Space, size: Size) -> CostTable:
     """Count every choice of a space in a network of a size; takes a second and computes nothing.
 
