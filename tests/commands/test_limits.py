@@ -23,7 +23,19 @@ def read(path: Path) -> dict[str, Any]:
 def test_what_was_found_stands_beside_the_limits(call: Call, few_digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = call(
-        "search", "random", "--data", few_digits, "--max-params", "9K", "--max-macs", "250K", *SMALL, "--batch-size", "8", "--out", out
+        "search",
+        "random",
+        "--data",
+        few_digits,
+        "--max-params",
+        "9K",
+        "--max-macs",
+        "250K",
+        *SMALL,
+        "--batch-size",
+        "8",
+        "--out",
+        out,
     )
     assert result.code == 0, result.err
     limits = read(out / "summary.json")["limits"]
@@ -36,7 +48,9 @@ def test_what_was_found_stands_beside_the_limits(call: Call, few_digits: Path, t
 
 def test_an_impossible_limit_leaves_nothing_behind(call: Call, few_digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = call("search", "random", "--data", few_digits, "--max-params", "100", *SMALL, "--batch-size", "8", "--out", out)
+    result = call(
+        "search", "random", "--data", few_digits, "--max-params", "100", *SMALL, "--batch-size", "8", "--out", out
+    )
     assert result.code == 2
     assert "--max-params 100: a network of space darts with 3 cells and 4 channels has at least" in result.error()
     assert not out.exists()
@@ -48,8 +62,18 @@ def test_an_impossible_limit_leaves_nothing_behind(call: Call, few_digits: Path,
 def test_latency_is_measured_once_and_kept(call: Call, few_digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = call(
-        "search", "random-nasbench201", "--data", few_digits, "--max-latency-ms", "10000", *SMALL, "--batch-size", "8", "--out", out
-    )  # fmt: skip
+        "search",
+        "random-nasbench201",
+        "--data",
+        few_digits,
+        "--max-latency-ms",
+        "10000",
+        *SMALL,
+        "--batch-size",
+        "8",
+        "--out",
+        out,
+    )
     assert result.code == 0, result.err
     assert "times of networks are predicted with a mean error of" in result.out
     latency = read(out / "config.json")["settings"]["algorithm"]["limits"]["latency"]
