@@ -1,5 +1,6 @@
 """`from cdarts import search, retrain, load, create_model`, and the examples."""
 
+import html
 import json
 import runpy
 import subprocess
@@ -117,6 +118,9 @@ def test_a_search_and_its_retraining(found: Run, tmp_path: Path) -> None:
     assert [line["epoch"] for line in found.metrics] == list(range(len(found.metrics)))
     assert found.metrics[-1]["phase"] == "joint"
     assert not found.is_trained
+    page = found.report()
+    assert page == found.path / "report.html"
+    assert found.genotype.text() in html.unescape(page.read_text(encoding="utf-8"))
     with pytest.raises(CheckpointError, match="holds no trained model"):
         _ = found.model
     trained = retrain(found, training=QUICK, threads=1, out=tmp_path / "trained")

@@ -3,9 +3,11 @@
 import ast
 import importlib
 import json
+import os
 import pickle
 import subprocess
 import sys
+import venv
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +32,8 @@ from cdarts.topology import Genotype, parse_genotype
 
 CPU = torch.device("cpu")
 NEEDED = sum(BATCHES)
+ONLY_TORCH = "torch==2.13.0+cpu"
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 
 def digits(side: int = 8, channels: int = 1) -> ImageData:
@@ -388,6 +392,35 @@ def test_the_module_needs_torch_alone(small: tuple[ModelCard, Network, np.ndarra
         capture_output=True,
         text=True,
         timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["classes"] == list(card.class_names)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(answer["logits"]), Classifier(card, network)(images))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_module_runs_where_only_torch_is_installed(
+    small: tuple[ModelCard, Network, np.ndarray], tmp_path: Path
+) -> None:
+    """In a virtual environment made for it, some 1 GB."""
+    card, network, pixels = small
+    environment, folder = tmp_path / "environment", tmp_path / "module"
+    folder.mkdir()
+    export(card, network, "module", folder / "network.py", pixels)
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--extra-index-url", CPU_WHEELS, ONLY_TORCH]
+    subprocess.run(install, check=True, timeout=900, env=os.environ | {"PYTHONPATH": ""})
+    listed = subprocess.run([python, "-I", "-m", "pip", "list", "--format=json"], check=True, stdout=subprocess.PIPE)
+    names = {package["name"].lower() for package in json.loads(listed.stdout)}
+    assert "torch" in names
+    assert not names & {"cdarts", "numpy", "safetensors", "torchvision"}
+    images = as_images(pixels)
+    done = subprocess.run(
+        [python, "-I", "-c", ALONE, str(folder)], input=json.dumps(images.tolist()), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

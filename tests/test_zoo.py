@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cdarts import zoo
+from cdarts.cost import network_cost
+from cdarts.distillation import AuxiliaryPool, Embedding
 from cdarts.errors import GenotypeError
-from cdarts.spaces import SPACES
+from cdarts.networks import Network, num_parameters
+from cdarts.spaces import SPACES, DartsSpace, NasBench201Space, Space
 from cdarts.topology import parse_arch_string
 
 NAMES = [
@@ -23,12 +27,30 @@ NAMES = [
     "cdarts-nasbench201-3",
     "darts-v1",
     "darts-v2",
+    "drnas-cifar10",
+    "drnas-imagenet",
+    "fair-darts-d",
+    "gdas",
+    "mdenas",
     "nasbench201-all-conv3x3",
     "nasbench201-resnet",
     "p-darts",
     "pc-darts-cifar10",
     "pc-darts-imagenet",
+    "sgas-1",
+    "sgas-2",
+    "sgas-2-imagenet",
+    "snas-mild",
+    "snas-moderate",
 ]
+TABLE = Path(__file__).parents[1] / "docs" / "zoo.md"
+COLUMNS = (
+    ("cifar10_parameters_millions", 3),
+    ("cifar10_macs_millions", 1),
+    ("imagenet_parameters_millions", 3),
+    ("imagenet_macs_millions", 1),
+)
+"""The table's columns of pairs, and the decimals of our counts."""
 
 
 def test_every_published_cell_is_there() -> None:
@@ -76,6 +98,64 @@ def test_no_two_names_mean_the_same_cell() -> None:
 )
 def test_cells_as_their_authors_print_them(name: str, text: str) -> None:
     assert zoo.find(text) == zoo.load(name)
+
+
+def size(space: Space, name: str, cells: int, channels: int, num_classes: int, side: int) -> tuple[float, float]:
+    """Parameters and multiply-adds of a cell's network, in millions."""
+    with torch.device("meta"):
+        network = Network(
+            space,
+            space.topology(zoo.load(name)),
+            cells=cells,
+            channels=channels,
+            num_classes=num_classes,
+            affine=True,
+        )
+    cost = network_cost(network, side, 3)
+    return cost.parameters / 1e6, cost.macs / 1e6
+
+
+def rows_of_the_table() -> dict[str, list[str]]:
+    """The columns of each cell's row in ``docs/zoo.md``."""
+    lines = [line.strip("| ").split(" | ") for line in TABLE.read_text(encoding="utf-8").splitlines()]
+    return {line[0].strip("`"): line[1:] for line in lines if len(line) > 1 and line[0].startswith("`")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_is_counted_and_equals_what_was_published(name: str) -> None:
+    genotype, row = zoo.load(name), rows_of_the_table()[name]
+    published = genotype.provenance["published"]
+    assert row[-1] == genotype.provenance["source"]
+    if genotype.space == "nasbench201":
+        parameters, macs = size(NasBench201Space(), name, 15, 16, 10, 32)
+        assert (float(row[0]), float(row[1])) == (pytest.approx(parameters, abs=5e-7), pytest.approx(macs, abs=5e-6))
+        return
+    counts = [
+        *size(DartsSpace(), name, 20, 36, 10, 32),
+        *size(DartsSpace(stem_name="imagenet"), name, 14, 48, 1000, 224),
+    ]
+    for (key, decimals), cell, count in zip(COLUMNS, row[:4], counts, strict=True):
+        ours, printed = cell.split(" / ")
+        assert ours == f"{count:.{decimals}f}"
+        figure, _, footnote = printed.partition(" ")
+        if footnote == "[1]":  # with the auxiliary head
+            assert name == "fair-darts-d"
+            assert published["cifar10_parameters_with_auxiliary_millions"] == float(figure)
+            head = Embedding(576, 10, pool=AuxiliaryPool(), affine=True, last_batchnorm=True)
+            assert f"{count + num_parameters(head) / 1e6:.2f}" == figure
+            assert f"{num_parameters(head):,}" in TABLE.read_text(encoding="utf-8")
+        elif figure == "-":
+            assert key not in published
+        else:
+            assert float(figure) == published[key]
+            if "parameters" in key and footnote != "[2]":
+                assert f"{count:.{len(figure.partition('.')[2])}f}" == figure
+
+
+def test_the_exceptions_are_these() -> None:
+    marked = {name for name, row in rows_of_the_table().items() if any(cell.endswith("]") for cell in row[:4])}
+    assert marked == {"darts-v1", "fair-darts-d"}
+    assert set(rows_of_the_table()) == set(NAMES)
 
 
 def test_an_unknown_name_gets_the_nearest_one_and_the_list() -> None:

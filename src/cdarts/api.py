@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from cdarts import zoo
 from cdarts.algorithms import AnyAlgorithm
 from cdarts.commands.common import default_out
+from cdarts.commands.report import PAGE, reference_of
 from cdarts.commands.retrain import Retrain
 from cdarts.commands.search import Search
 from cdarts.engine.run_dir import check_run, read_json
@@ -22,12 +23,13 @@ from cdarts.model import CARD, ModelCard, find_model, load_model
 from cdarts.networks import Network
 from cdarts.presets import PRESETS
 from cdarts.randomness import seeded
+from cdarts.report.page import write_page
 from cdarts.retraining import Retraining
 from cdarts.spaces import SPACES, AnySpace
 from cdarts.topology import Genotype, read_genotype
 
 Device = Literal["auto", "cpu", "cuda"]
-Execution = Literal["auto", "plain", "share", "fused", "recompute"]
+Execution = Literal["auto", "plain", "share", "merged", "fused", "recompute"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,15 @@ class Run:
         """One dictionary an epoch, as in ``metrics.jsonl``; of `cdarts run`, the search's and then the training's."""
         parts = [self.path, self.path / "search", self.path / "retrain"]
         return [line for part in parts for line in _journal(part / "metrics.jsonl")]
+
+    def report(self) -> Path:
+        """Write the run's page, ``report.html``, anew, and return where it lies; a run that goes on may be asked too.
+
+        Raises `ConfigurationError` if the run's files cannot be used, `DiskError`.
+        """
+        path = self.path / PAGE
+        write_page([self.path], path, reference_of)
+        return path
 
     @property
     def is_trained(self) -> bool:

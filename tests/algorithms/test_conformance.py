@@ -16,6 +16,7 @@ from torch import Tensor
 from cdarts.algorithms import ALGORITHMS, Protocol, SearchConfig
 from cdarts.algorithms.base import SearchAlgorithm
 from cdarts.commands.search import Search
+from cdarts.cost import Amount, network_cost
 from cdarts.data import Augmentation, Batch, Batches, ImageData, Images
 from cdarts.engine import checkpoint, loop
 from cdarts.engine.loop import Means
@@ -23,6 +24,8 @@ from cdarts.engine.optimizers import Sgd
 from cdarts.engine.progress import PlanProgress
 from cdarts.engine.run_dir import RunDir
 from cdarts.engine.runtime import Interrupted, StopFlag
+from cdarts.errors import ConfigurationError
+from cdarts.limits import Limits
 from cdarts.settings import from_json, to_json
 from cdarts.spaces import SPACES
 from cdarts.topology import parse_genotype
@@ -296,3 +299,50 @@ def test_under_a_protocol_sizes_are_the_protocols(name: str, space: str, noise: 
             assert getattr(config, field) == getattr(wanted, field), field
     if hasattr(config, "alpha"):
         assert config.alpha.lr == wanted.alpha_rate * PLAIN[name].alpha.lr
+
+
+LIMITS = {"nasbench201": Limits(max_params="300K", max_macs="4M"), "darts": Limits(max_params="1.7M", max_macs="20M")}
+"""For networks of the usual sizes and images of 8 pixels; most genotypes are beyond."""
+
+
+def cost_of(task: SearchAlgorithm, space: str) -> Amount:
+    """What the network of the search's answer costs, counted by building it."""
+    size = LIMITS[space].size(task.config.space, num_classes=4, side=8, image_channels=3)
+    cost = network_cost(size.network(task.config.space, task.genotype()), 8, 3)
+    return Amount(cost.parameters, cost.macs, 0)
+
+
+@algorithms
+def test_limits_hold_at_every_epoch_of_every_search(name: str, noise: ImageData) -> None:
+    config = replace(config_of(name, "nasbench201"), limits=LIMITS["nasbench201"])
+    task = build(config, noise)
+    for index in range(len(task.plan())):
+        one_epoch(task, index)
+        assert LIMITS["nasbench201"].bounds().holds(cost_of(task, "nasbench201"))
+        for genotype in getattr(task, "scores", {}):
+            assert task.limited is not None
+            assert LIMITS["nasbench201"].bounds().holds(task.limited.table.cost(genotype))
+
+
+@algorithms
+def test_limits_hold_in_the_darts_space(name: str, noise: ImageData) -> None:
+    config = replace(config_of(name, "darts"), limits=LIMITS["darts"])
+    assert LIMITS["darts"].bounds().holds(cost_of(build(config, noise), "darts"))
+
+
+@pytest.mark.parametrize("name", ["cdarts", "single-path", "p-darts"])
+def test_a_limited_search_resumes_exactly(name: str, noise: ImageData, tmp_path: Path) -> None:
+    config = replace(config_of(name, "nasbench201"), limits=LIMITS["nasbench201"])
+    whole = build(config, noise)
+    for index in range(len(whole.plan())):
+        one_epoch(whole, index)
+    part = cut_everywhere(config, noise, tmp_path / "run")
+    assert differing(whole.state(), part.state()) == []
+    assert part.genotype() == whole.genotype()
+
+
+@algorithms
+def test_an_impossible_limit_is_refused_before_anything_is_built(name: str, noise: ImageData) -> None:
+    config = replace(config_of(name, "nasbench201"), limits=Limits(max_params="10K"))
+    with pytest.raises(ConfigurationError, match=r"--max-params 10K: .* at least 72,916 parameters"):
+        build(config, noise)

@@ -1,6 +1,7 @@
 """`cdarts predict`: classes of image files."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,77 @@ def test_no_classes_at_all(trained: Path, images: Path, call: Call) -> None:
     result = call("predict", trained, images, "--top", "0")
     assert result.code == 2
     assert result.error() == "--top 0: must be at least 1"
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """The first test digits, uint8 (N, 8, 8, 1)."""
+    return load("digits").test.pixels[:NUMBER]
+
+
+def answers(result: Any) -> list[str]:
+    assert result.code == 0, result.err
+    return [json.loads(line)["class"] for line in result.out.splitlines()]
+
+
+def test_arrays_are_classed_as_the_images_they_hold(
+    trained: Path, pixels: np.ndarray, call: Call, tmp_path: Path, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "CHUNK", 7)
+    np.save(tmp_path / "bytes.npy", pixels)
+    np.save(tmp_path / "floats.npy", pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    np.savez(tmp_path / "one.npz", anything=pixels)
+    np.savez(tmp_path / "several.npz", y_test=np.zeros(3), x_test=pixels, x_train=pixels[::-1])
+    for name in ("bytes.npy", "floats.npy", "one.npz", "several.npz"):
+        assert answers(call("predict", trained, tmp_path / name, "--json")) == expected
+    result = call("predict", trained, tmp_path / "bytes.npy", tmp_path / "bytes.npy", "--json")
+    assert answers(result) == expected * 2
+    names = [json.loads(line)["image"] for line in result.out.splitlines()]
+    assert names == [f"{tmp_path / 'bytes.npy'}[{position}]" for position in range(NUMBER)] * 2
+
+
+def test_arrays_of_another_size_are_resized_like_image_files(trained: Path, call: Call, tmp_path: Path) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    np.save(tmp_path / "large.npy", large)
+    for position, picture in enumerate(large):
+        Image.fromarray(picture).save(tmp_path / f"{position}.png")
+    files = [tmp_path / f"{position}.png" for position in range(3)]
+    from_files = [json.loads(line) for line in call("predict", trained, *files, "--json").out.splitlines()]
+    from_array = [
+        json.loads(line) for line in call("predict", trained, tmp_path / "large.npy", "--json").out.splitlines()
+    ]
+    assert [answer["probabilities"] for answer in from_array] == [answer["probabilities"] for answer in from_files]
+
+
+@pytest.mark.parametrize(
+    ("array", "complaint"),
+    [
+        (np.zeros((2, 8, 8), dtype=np.uint8), r"found uint8 \(2, 8, 8\); expected uint8 \(N, H, W, C\)"),
+        (np.zeros((2, 8, 8, 1)), "found float64"),
+        (np.zeros((2, 3, 8, 8), dtype=np.uint8), r"channels last: transpose\(0, 2, 3, 1\)"),
+        (np.zeros((0, 8, 8, 1), dtype=np.uint8), "at least one image"),
+        (np.zeros((2, 1, 9, 9), dtype=np.float32), r"taken as they are: \(N, 1, 8, 8\)"),
+        (np.full((2, 1, 8, 8), 255, dtype=np.float32), "values from 255 to 255; .* divide by 255"),
+        (np.full((2, 1, 8, 8), np.nan, dtype=np.float32), "values from nan"),
+        (np.array([{"a": 1}], dtype=object), "not a readable NumPy file"),
+    ],
+)
+def test_arrays_that_are_no_images(
+    trained: Path, call: Call, tmp_path: Path, array: np.ndarray, complaint: str
+) -> None:
+    np.save(tmp_path / "array.npy", array, allow_pickle=True)
+    result = call("predict", trained, tmp_path / "array.npy")
+    assert result.code == 3
+    assert re.search(complaint, result.error())
+    assert result.error().startswith(str(tmp_path / "array.npy"))
+
+
+def test_archives_that_name_no_images(trained: Path, call: Call, tmp_path: Path, pixels: np.ndarray) -> None:
+    np.savez(tmp_path / "several.npz", a=pixels, b=pixels)
+    result = call("predict", trained, tmp_path / "several.npz")
+    assert "holds a, b; call the array of images images or x_test or x" in result.error()
+    (tmp_path / "broken.npy").write_bytes(b"nothing")
+    assert "not a readable NumPy file" in call("predict", trained, tmp_path / "broken.npy").error()

@@ -13,6 +13,7 @@ import tyro
 from cdarts import zoo
 from cdarts.algorithms import ALGORITHMS
 from cdarts.commands import show
+from cdarts.commands.usual import USUAL
 from cdarts.engine.task import Epoch
 from cdarts.errors import ConfigurationError, DiskError, GenotypeError
 from cdarts.operations import OPERATIONS
@@ -156,8 +157,8 @@ def test_impossible_wishes_are_refused_before_anything_is_printed(
 
 
 def test_every_space_has_usual_sizes() -> None:
-    assert {space for space, _ in show.USUAL} == set(SPACES)
-    for (space, stem), usual in show.USUAL.items():
+    assert {space for space, _ in USUAL} == set(SPACES)
+    for (space, stem), usual in USUAL.items():
         assert usual.space.name == space
         assert getattr(usual.space, "stem_name", "cifar") == stem
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cdarts.algorithms.config import SearchConfig
+from cdarts.cost import Selection
 from cdarts.data import Batches, ImageData, Split, balanced_halves, idle
 from cdarts.engine.task import Task
 from cdarts.networks import Network
@@ -37,13 +38,34 @@ class SearchAlgorithm(Task):
         self.execution = execution
         self.num_classes = data.num_classes
         self.image_channels = data.channels
+        self.limited = self._limited(data)
         train, val = balanced_halves(data.train, data.class_names, seed)
         self.train = self._batches(train, data, "train")
         self.val = self._batches(val, data, "val")
 
+    def _limited(self, data: ImageData) -> Selection | None:
+        """What keeps genotypes within the limits, where there are any. Raises `ConfigurationError`."""
+        limits, space = self.config.limits, self.config.space
+        if not limits.are_set():
+            return None
+        size = limits.size(space, num_classes=data.num_classes, side=data.side, image_channels=data.channels)
+        return limits.selection(space, size)
+
     @abstractmethod
     def genotype(self) -> Genotype:
         """The architecture as the search would answer now."""
+
+    def derive(self, strengths: Strengths) -> Genotype:
+        """The strongest genotype, within the limits where there are any."""
+        return self.config.space.derive(strengths) if self.limited is None else self.limited.derive(strengths)
+
+    def fitting(self, genotype: Genotype) -> Genotype:
+        """The genotype itself, or one within the limits that shares as much with it as can be."""
+        return genotype if self.limited is None else self.limited.fitting(genotype)
+
+    def random_candidate(self, *stream: str | int) -> Genotype:
+        """The strongest genotype, within the limits, of random strengths: without limits each is equally likely."""
+        return self.derive(random_strengths(self.config.space, self.seed, *stream))
 
     def samples(self) -> Mapping[str, list[int]]:
         """Positions within each half of the training images, as `balanced_halves` made it."""
@@ -88,12 +110,16 @@ class SearchAlgorithm(Task):
 
 def random_genotype(space: Space, seed: int, *stream: str | int) -> Genotype:
     """A genotype at random: every edge and every operation that the space lets a genotype have is equally likely."""
+    return space.derive(random_strengths(space, seed, *stream))
+
+
+def random_strengths(space: Space, seed: int, *stream: str | int) -> Strengths:
+    """Strengths uniform between 0 and 1."""
     draw = generator(seed, *stream)
-    strengths = {
+    return {
         kind: torch.rand((len(cell.edges), len(space.operations)), generator=draw).tolist()
         for kind, cell in space.supernet().items()
     }
-    return space.derive(strengths)
 
 
 def architecture_record(genotype: Genotype, strengths: Strengths | None) -> dict[str, Any]:

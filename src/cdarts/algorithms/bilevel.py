@@ -125,7 +125,7 @@ class BilevelSearch(SearchAlgorithm):
     # -- the record and the state ------------------------------------------------------------------------------------
 
     def genotype(self) -> Genotype:
-        return self.config.space.derive(self.relaxation.strengths())
+        return self.derive(self.relaxation.strengths())
 
     def num_parameters(self) -> dict[str, int]:
         return {"search_net": num_parameters(self.search_net)}

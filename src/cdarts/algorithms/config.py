@@ -3,10 +3,13 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+import tyro
 
 from cdarts.engine.optimizers import Sgd
 from cdarts.errors import ConfigurationError
+from cdarts.limits import Limits
 from cdarts.settings import STRICT
 from cdarts.spaces import AnySpace, DartsSpace
 
@@ -61,6 +64,8 @@ class SearchConfig(ABC):
     0.25 for photos of 64 pixels and more, and padding and cropping for smaller images."""
     colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """Largest random changes of training images' brightness, contrast, saturation and hue, e.g. 0.4 0.4 0.4 0.2."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    """What the found network may cost."""
 
     def augmentation(self, usual: "Augmentation") -> "Augmentation":
         """What happens to training images, given what is usual for the data. Raises `ConfigurationError`."""
@@ -70,6 +75,7 @@ class SearchConfig(ABC):
 
     def check(self, data: "ImageData") -> None:
         """Raise `ConfigurationError` if the settings contradict each other or do not fit the data."""
+        self.limits.check()
         self.at_least("batch_size", 2)  # BatchNorm needs two
         self.augmentation(data.augmentation)
         if not 0 < self.epoch_fraction <= 1:

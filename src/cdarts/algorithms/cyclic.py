@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cdarts.algorithms.base import random_genotype
 from cdarts.algorithms.cyclic_config import CyclicConfig
 from cdarts.algorithms.cyclic_parts import CyclicParts, inheritance
 from cdarts.data import Batch, Batches
@@ -169,13 +168,13 @@ class CyclicSearch(CyclicParts):
 
     def genotype(self) -> Genotype:
         """alpha-bar: the discretised architecture."""
-        return self.config.space.derive(self.relaxation.strengths())
+        return self.derive(self.relaxation.strengths())
 
     def propose(self, cycle: int) -> Genotype:
         """The topology of the next E-Net: S-Net's, or for comparison one at random."""
         if not self.config.random_topology:
             return self.genotype()
-        return random_genotype(self.config.space, self.seed, "topology", cycle)
+        return self.random_candidate("topology", cycle)
 
     def transfer_topology(self, genotype: Genotype, cycle: int) -> None:
         """Build the E-Net that S-Net proposes; operations met in earlier cycles keep their weights and momentum."""

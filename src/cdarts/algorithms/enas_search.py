@@ -96,10 +96,10 @@ class EnasSearch(BestOfSearch):
 
     @torch.no_grad()
     def sample(self, number: int) -> Genotype:
-        return self.controller.sample(self.draw("candidate", number)).genotype
+        return self.fitting(self.controller.sample(self.draw("candidate", number)).genotype)
 
     def guess(self) -> Genotype:
-        return self.controller.likeliest()
+        return self.fitting(self.controller.likeliest())
 
     def modules(self) -> dict[str, nn.Module]:
         return {**super().modules(), "controller": self.controller}

@@ -20,6 +20,9 @@ from cdarts.spaces import Space
 from cdarts.spaces.base import Strengths
 from cdarts.topology import CellTopology, Genotype, Topology
 
+EXCLUDED = -1e6
+"""Strength of what is not to be derived; the others lie between 0 and 1."""
+
 DECAY = 3.0
 """Dropout falls by exp(-3) while alpha moves: the authors' exp(-0.2) an epoch over their 15 epochs."""
 
@@ -101,12 +104,12 @@ class PDartsSearch(BilevelSearch):
     # -- the result --------------------------------------------------------------------------------------------------
 
     def genotype(self) -> Genotype:
-        """Derived with at most `max_skips` skip connections in the normal cell: the weakest of more count as 0."""
+        """Derived with at most `max_skips` skip connections in the normal cell: the weakest of more are passed over."""
         space = self.config.space
         strengths = {kind: [list(row) for row in rows] for kind, rows in self.relaxation.strengths().items()}
         edges, skip = space.all_edges(), space.operations.index("skip_connect")
         while True:
-            genotype = space.derive(strengths)
+            genotype = self.derive(strengths)
             skips = [
                 strengths[RESTRICTED][edges.index(choice.edge)]
                 for choice in genotype.cells.get(RESTRICTED, ())
@@ -114,8 +117,10 @@ class PDartsSearch(BilevelSearch):
             ]
             if len(skips) <= self.config.max_skips:
                 return genotype
-            weakest = min(skips, key=lambda row: row[skip])
-            weakest[skip] = 0.0
+            weakest = max(skips, key=lambda row: (row[skip] > EXCLUDED, -row[skip]))
+            if weakest[skip] == EXCLUDED:  # the limits leave nothing else
+                return genotype
+            weakest[skip] = EXCLUDED
 
     def end_epoch(self, index: int, losses: Mapping[str, float]) -> Records:
         records = super().end_epoch(index, losses)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cdarts.algorithms.base import SearchAlgorithm, architecture_record, random_genotype
+from cdarts.algorithms.base import SearchAlgorithm, architecture_record
 from cdarts.data import Batch
 from cdarts.engine.checkpoint import State
 from cdarts.engine.task import Epoch, Losses, Records
@@ -14,7 +14,7 @@ class RandomDraw(SearchAlgorithm):
     """A function of the seed; its plan is one epoch without steps, so that the run has a record like any other."""
 
     def genotype(self) -> Genotype:
-        return random_genotype(self.config.space, self.seed, "random")
+        return self.random_candidate("random")
 
     def num_parameters(self) -> dict[str, int]:
         return {}

@@ -124,7 +124,7 @@ class SamplingSearch(SearchAlgorithm):
 
     def guess(self) -> Genotype:
         """The answer while nothing is scored yet: a genotype at random."""
-        return random_genotype(self.config.space, self.seed, "candidate", 0)
+        return self.random_candidate("candidate", 0)
 
     # -- the record and the state ------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class BestOfSearch(SamplingSearch):
 
     def sample(self, number: int) -> Genotype:
         """A candidate."""
-        return random_genotype(self.config.space, self.seed, "candidate", number)
+        return self.random_candidate("candidate", number)
 
 
 def distinct(genotypes: Iterable[Genotype], count: int, known: Collection[Genotype] = ()) -> list[Genotype]:

@@ -63,7 +63,7 @@ class SetnSearch(BestOfSearch):
         not ``none``, one after the other.
         """
         draw = self.draw("candidate", number)
-        return self.config.space.derive(
+        return self.derive(
             {
                 kind: (alpha.log_softmax(dim=1).cpu() + gumbel(alpha.shape, draw)).tolist()
                 for kind, alpha in self.relaxation.alpha.items()
@@ -71,7 +71,7 @@ class SetnSearch(BestOfSearch):
         )
 
     def guess(self) -> Genotype:
-        return self.config.space.derive(self.relaxation.strengths())
+        return self.derive(self.relaxation.strengths())
 
     def strengths(self) -> Strengths:
         return self.relaxation.strengths()

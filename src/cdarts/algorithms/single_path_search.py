@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from cdarts.algorithms.base import random_genotype
 from cdarts.algorithms.sampling import SamplingSearch, distinct
 from cdarts.algorithms.single_path import SinglePathConfig
 from cdarts.engine.task import Epoch
@@ -14,8 +13,9 @@ from cdarts.topology import Genotype
 class SinglePathSearch(SamplingSearch):
     """Uniform paths in training; each selection epoch is one generation of the evolution (algorithm 1).
 
-    No candidate is scored twice. Left out: the limit on the candidates' operations or latency, and the recomputing of
-    BatchNorm's statistics for each candidate, in whose place scores use the statistics of each batch.
+    No candidate is scored twice. Candidates beyond the limits are not scored: the strongest ones within take
+    their place. Left out: the recomputing of BatchNorm's statistics for each candidate, in whose place scores use the
+    statistics of each batch.
     """
 
     config: SinglePathConfig
@@ -32,9 +32,7 @@ class SinglePathSearch(SamplingSearch):
             chosen += distinct(mutants, config.mutations, self.scores)
             children = (self.child(one_of(parents, draw), one_of(parents, draw), draw) for _ in range(tries))
             chosen += distinct(children, config.crossovers, {*self.scores, *chosen})
-        newcomers = (
-            random_genotype(config.space, self.seed, "newcomer", self.epoch, number) for number in range(tries)
-        )
+        newcomers = (self.random_candidate("newcomer", self.epoch, number) for number in range(tries))
         return chosen + distinct(newcomers, config.population - len(chosen), {*self.scores, *chosen})
 
     def mutant(self, parent: Genotype, draw: torch.Generator) -> Genotype:
@@ -43,7 +41,7 @@ class SinglePathSearch(SamplingSearch):
         for kind, row in rows.items():
             anew = torch.rand((len(row), 1), generator=draw) < self.config.mutation_probability
             rows[kind] = torch.where(anew, 1.0 + 0.5 * torch.rand(row.shape, generator=draw), row)
-        return self.config.space.derive({kind: row.tolist() for kind, row in rows.items()})
+        return self.derive({kind: row.tolist() for kind, row in rows.items()})
 
     def child(self, father: Genotype, mother: Genotype, draw: torch.Generator) -> Genotype:
         """Each edge from one of the parents."""
@@ -52,7 +50,7 @@ class SinglePathSearch(SamplingSearch):
         for kind, row in first.items():
             from_first = torch.rand((len(row), 1), generator=draw) < 0.5
             strengths[kind] = torch.where(from_first, row, second[kind]).tolist()
-        return self.config.space.derive(strengths)
+        return self.derive(strengths)
 
 
 def one_of(parents: list[Genotype], draw: torch.Generator) -> Genotype:

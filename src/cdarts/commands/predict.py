@@ -2,9 +2,11 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
@@ -12,8 +14,11 @@ from cdarts.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
-    from cdarts.export import Classifier, OnnxModel
+    from cdarts.export import Classifier, ImageRule, OnnxModel
+
+Item = TypeVar("Item")
 
 CHUNK = 64
 """Images that go through the network at once."""
@@ -26,7 +31,8 @@ class Predict:
     model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """A run of `cdarts run` or `cdarts retrain`, or an ONNX file of `cdarts export`."""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files, and folders: the images in them, or in their class folders if they hold none themselves."""
+    """Image files; folders: the images in them, or in their class folders if they hold none themselves; NumPy files,
+    .npy or .npz: uint8 (N, H, W, C), or float32 (N, C, H, W) in 0 to 1."""
     top: int = 3
     """Classes to print for each image."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -41,12 +47,9 @@ class Predict:
                 raise DataError(f"{given}: no such file or folder")
         if self.top < 1:
             raise ConfigurationError(f"--top {self.top}: must be at least 1")
-        import numpy as np
         import torch
 
-        from cdarts.data.folder import read_image
         from cdarts.engine.runtime import choose_device, set_threads
-        from cdarts.export import as_images
 
         paths = [path for given in self.images for path in ([given] if given.is_file() else images_in(given))]
         if not paths:
@@ -56,24 +59,24 @@ class Predict:
         model = self._model(device)
         top = min(self.top, len(model.class_names))
         code = 0
-        for start in range(0, len(paths), CHUNK):
-            readable = {}
-            for path in paths[start : start + CHUNK]:
-                try:
-                    readable[path] = read_image(path, side=model.rule.side, channels=model.rule.channels)
-                except DataError as error:
-                    print(f"error: {error}", file=sys.stderr)
-                    code = error.exit_code
+        for chunk in batched(images_of(paths, model.rule), CHUNK):
+            readable: list[tuple[str, Tensor]] = []
+            for name, image in chunk:
+                if isinstance(image, DataError):
+                    print(f"error: {image}", file=sys.stderr)
+                    code = image.exit_code
+                else:
+                    readable.append((name, image))
             if not readable:
                 continue
             with torch.no_grad():
-                logits = model(as_images(np.stack(list(readable.values()))).to(device))
+                logits = model(torch.stack([image for _, image in readable]).to(device))
             likeliest = torch.softmax(logits, dim=1).topk(top)
-            for path, values, classes in zip(
+            for (name, _), values, classes in zip(
                 readable, likeliest.values.tolist(), likeliest.indices.tolist(), strict=True
             ):
                 names = [model.class_names[index] for index in classes]
-                self._print(path, dict(zip(names, values, strict=True)))
+                self._print(name, dict(zip(names, values, strict=True)))
         return code
 
     def _model(self, device: "torch.device") -> "Classifier | OnnxModel":
@@ -87,14 +90,40 @@ class Predict:
             raise ConfigurationError(f"--device cuda: {self.model} is computed on the CPU")
         return OnnxModel(self.model, self.threads)
 
-    def _print(self, path: Path, likeliest: dict[str, float]) -> None:
+    def _print(self, image: str, likeliest: dict[str, float]) -> None:
         """Classes and their probabilities, the likeliest first."""
         if self.json:
-            print(json.dumps({"image": str(path), "class": next(iter(likeliest)), "probabilities": likeliest}))
+            print(json.dumps({"image": image, "class": next(iter(likeliest)), "probabilities": likeliest}))
         else:
-            line = f"{path}  " + "  ".join(f"{name} {value:.3f}" for name, value in likeliest.items())
+            line = f"{image}  " + "  ".join(f"{name} {value:.3f}" for name, value in likeliest.items())
             # names come from files: a control character in one could forge output
             print("".join(character if character.isprintable() else "\ufffd" for character in line))
+
+
+def images_of(paths: list[Path], rule: "ImageRule") -> "Iterator[tuple[str, Tensor | DataError]]":
+    """What a model takes of each file, float32 (C, side, side) in 0 to 1, by a name; the error of one that is none."""
+    import torch
+
+    from cdarts.data.arrays import ARRAYS, array_images
+    from cdarts.data.decoding import read_image
+    from cdarts.export import as_images
+
+    for path in paths:
+        try:
+            if path.suffix.lower() in ARRAYS:
+                for name, values in array_images(path, side=rule.side, channels=rule.channels):
+                    yield name, torch.from_numpy(values)
+            else:
+                pixels = read_image(path, side=rule.side, channels=rule.channels)
+                yield str(path), as_images(pixels[None])[0]
+        except DataError as error:
+            yield str(path), error
+
+
+def batched(items: "Iterator[Item]", size: int) -> "Iterator[list[Item]]":
+    """Lists of so many items, the last one shorter."""
+    while batch := list(islice(items, size)):
+        yield batch
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -79,6 +79,7 @@ class Search(Setup):
         settings = replace(self.settled(device, threads), out=out)
         if self.memory_limit is not None:
             settings = within(settings, parse_memory(self.memory_limit))
+        settings = settings.with_latencies(data, device, threads)
         if self.dry_run:
             dry_run(lambda: settings.build(data, device), _sizes, device, threads)
             return 0
@@ -116,6 +117,20 @@ class Search(Setup):
     def settled(self, device: "torch.device", threads: int) -> "Search":
         settings = super().settled(device, threads)
         return replace(settings, table=None if self.table is None else self.table.resolve())
+
+    def with_latencies(self, data: "ImageData", device: "torch.device", threads: int) -> "Search":
+        """With operations measured on this machine, if latency is limited; a resumed search judges by the same."""
+        limits, space = self.algorithm.limits, self.algorithm.space
+        limits.check()
+        size = limits.size(space, num_classes=data.num_classes, side=data.side, image_channels=data.channels)
+        measured = limits.measured(space, size, device, threads)
+        if measured.latency is not None and measured is not limits:
+            print(
+                f"limits  operations measured on {device} with {threads} threads; times of networks are predicted "
+                f"with a mean error of {measured.latency.mean_error:.1%}",
+                flush=True,
+            )
+        return replace(self, algorithm=replace(self.algorithm, limits=measured))
 
     def watch(self) -> "Watch":
         """What looks at every epoch's cell. Raises `ConfigurationError`, `DataError`."""
@@ -180,8 +195,18 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
         }
         genotype = replace(task.genotype(), provenance=provenance)
         write_genotype(run_dir, genotype)
-        run_dir.write_json("summary.json", {"genotype": genotype.text(), "seconds": run_dir.seconds()})
-        print(f"found   {genotype}\nrun     {run_dir.path}", flush=True)
+        summary: dict[str, Any] = {"genotype": genotype.text(), "seconds": run_dir.seconds()}
+        if task.limited is not None:
+            cost = task.limited.table.cost(genotype)
+            summary["limits"] = {
+                flag: {"found": found, "limit": limit}
+                for flag, (found, limit) in settings.algorithm.limits.against(cost).items()
+            }
+        run_dir.write_json("summary.json", summary)
+        print(f"found   {genotype}", flush=True)
+        for flag, kept in summary.get("limits", {}).items():
+            print(f"cost    {kept['found']} of {flag} {kept['limit']}", flush=True)
+        print(f"run     {run_dir.path}", flush=True)
         return genotype
 
 

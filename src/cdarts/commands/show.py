@@ -16,10 +16,12 @@ from rich.table import Table
 
 from cdarts import zoo
 from cdarts.algorithms import ALGORITHMS
+from cdarts.commands.show_cost import ShowCost
+from cdarts.commands.usual import IMAGE_CHANNELS, UsualNetwork, usual_network
 from cdarts.errors import ConfigurationError
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.settings import differences, to_json
-from cdarts.spaces import SPACES, DartsSpace, NasBench201Space, Space, ToySpace
+from cdarts.spaces import SPACES
 
 if TYPE_CHECKING:
     from cdarts.cost import Cost
@@ -28,38 +30,11 @@ if TYPE_CHECKING:
 Target = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")]]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
-IMAGE_CHANNELS = 3
-SMALLEST_IMAGE = 8
 REFERENCE_PRESET = "cdarts"
 """The preset that the others are compared with."""
 
 DRAWINGS = (".svg",)
 """File names that a drawing may end in."""
-
-
-@dataclass(frozen=True)
-class UsualNetwork:
-    """The network that published figures of a space refer to."""
-
-    space: Space
-    cells: int
-    channels: int
-    classes: int
-    image_size: int
-
-
-def _usual(space: Space, image_size: int) -> UsualNetwork:
-    return UsualNetwork(space, space.usual_cells, space.usual_channels, 10, image_size)
-
-
-USUAL: dict[tuple[str, str], UsualNetwork] = {
-    ("darts", "cifar"): _usual(DartsSpace(), 32),
-    ("darts", "half"): _usual(DartsSpace(stem_name="half"), 32),
-    ("darts", "imagenet"): UsualNetwork(DartsSpace(stem_name="imagenet"), 14, 48, 1000, 224),
-    ("nasbench201", "cifar"): _usual(NasBench201Space(), 32),
-    ("toy", "cifar"): _usual(ToySpace(), 8),
-}
-"""By space and stem."""
 
 
 # -- genotypes ---------------------------------------------------------------------------------------------------------
@@ -89,7 +64,14 @@ class ShowGenotype:
 
     def run(self) -> int:
         genotype = zoo.find(self.target)
-        network = self._sizes(genotype.space)
+        network = usual_network(
+            genotype.space,
+            self.stem,
+            cells=self.cells,
+            channels=self.channels,
+            classes=self.classes,
+            image_size=self.image_size,
+        )
         topology = network.space.topology(genotype)
         if self.json:
             cost = _cost(network, topology)
@@ -130,21 +112,6 @@ class ShowGenotype:
         print(f"parameters  {cost.parameters:,}")
         print(f"macs        {cost.macs:,} (multiply-adds of convolutions and linear layers)")
         return 0
-
-    def _sizes(self, space: str) -> UsualNetwork:
-        """The sizes asked for, else the usual ones. Raises `ConfigurationError` for those that cannot be."""
-        if (space, self.stem) not in USUAL:
-            stems = ", ".join(stem for name, stem in USUAL if name == space)
-            raise ConfigurationError(f"--stem {self.stem}: networks of space {space} have this one: {stems}")
-        usual = USUAL[space, self.stem]
-        given = {name: getattr(self, name) for name in ("cells", "channels", "classes", "image_size")}
-        network = dataclasses.replace(usual, **{name: value for name, value in given.items() if value is not None})
-        if network.classes < 1:
-            raise ConfigurationError(f"--classes {network.classes}: must be at least 1")
-        if network.image_size < SMALLEST_IMAGE:
-            raise ConfigurationError(f"--image-size {network.image_size}: must be at least {SMALLEST_IMAGE}")
-        network.space.layout(network.cells, network.channels)
-        return network
 
 
 def _cost(network: UsualNetwork, topology: Any) -> "Cost":
@@ -486,6 +453,7 @@ def _one_line(text: str) -> str:
 COMMAND = (
     Annotated[ShowGenotype, tyro.conf.subcommand("genotype")]
     | Annotated[ShowGenotypes, tyro.conf.subcommand("genotypes")]
+    | Annotated[ShowCost, tyro.conf.subcommand("cost")]
     | Annotated[ShowCell, tyro.conf.subcommand("cell")]
     | Annotated[ShowPresets, tyro.conf.subcommand("presets")]
     | Annotated[ShowPlan, tyro.conf.subcommand("plan")]

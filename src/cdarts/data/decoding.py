@@ -66,6 +66,12 @@ def decode(path: Path, side: int, channels: int) -> UInt8[np.ndarray, "side side
         # A large JPEG is decoded at a half, quarter or eighth of its size where twice the wanted side remains.
         file.draft(None, (2 * side, 2 * side))
         image = _converted(ImageOps.exif_transpose(file), channels)
+    return fit_pixels(image, side, channels)
+
+
+def fit_pixels(image: Image.Image, side: int, channels: int) -> UInt8[np.ndarray, "side side channels"]:
+    """A picture in 8 bits with its shorter side brought to ``side`` pixels and its centre cut out."""
+    image = image.convert("L" if channels == 1 else "RGB")
     # Resizing the central square equals resizing the whole and cropping, at no cost for long, thin images.
     width, height = image.size
     length = min(width, height)

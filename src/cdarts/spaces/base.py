@@ -89,6 +89,14 @@ class Space(ABC):
         """Discretise to the strongest operations. Ties break by lowest edge, then lowest operation index."""
 
     @abstractmethod
+    def decisions(self) -> list[list[tuple[Choice, ...]]]:
+        """The independent decisions that a cell of any kind consists of: the alternatives of each, in order.
+
+        One alternative of every decision, taken together, make a cell, and every cell is made so. `derive` takes the
+        alternative with the largest sum of strengths.
+        """
+
+    @abstractmethod
     def layout(self, cells: int, channels: int) -> list[Slot]:
         """The macro skeleton of a network of `cells` searched cells whose first stage has `channels` channels.
 
@@ -160,6 +168,10 @@ class EveryEdgeSpace(Space):
             for kind in self.kinds
         }
         return Genotype(self.name, cells)
+
+    def decisions(self) -> list[list[tuple[Choice, ...]]]:
+        """One for each edge: its operation."""
+        return [[(Choice(edge, name),) for name in self.operations] for edge in self.all_edges()]
 
     def stem_channels(self, channels: int) -> tuple[int, ...]:
         return (channels,)

@@ -5,6 +5,7 @@ code, with ``none`` last.
 """
 
 from dataclasses import dataclass
+from itertools import combinations, product
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tyro.conf import Suppress
@@ -75,6 +76,20 @@ class DartsSpace(Space):
                 for _, edge, operation in sorted(edges, key=lambda item: (-item[0], item[1]))[:EDGES_KEPT]
             )
         return Genotype(self.name, cells)
+
+    def decisions(self) -> list[list[tuple[Choice, ...]]]:
+        """One for each node: its two edges and their operations."""
+        names = [name for name in self.operations if name != "none"]
+        edges = self.all_edges()
+        nodes = range(self.num_inputs, self.num_inputs + self.num_nodes)
+        return [
+            [
+                tuple(map(Choice, kept, operations))
+                for kept in combinations([edge for edge in edges if edge.target == node], EDGES_KEPT)
+                for operations in product(names, repeat=EDGES_KEPT)
+            ]
+            for node in nodes
+        ]
 
     def stem_channels(self, channels: int) -> tuple[int, ...]:
         width = channels if self.stem_name == "imagenet" else 3 * channels
