@@ -54,6 +54,8 @@ class Search(Setup):
     """Training labels are permuted among the images: a control that shows what a search finds without them."""
     table: Path | None = None
     """NAS-Bench-201 table: the true accuracy of every epoch's cell is shown and recorded; it decides nothing."""
+    snapshots: tuple[int, ...] = ()
+    """Epochs of the plan, counted from 1, after which the state is kept, in snapshots/: `cdarts correlate --epoch`."""
     memory_limit: str | None = None
     """Most memory that the process may take, e.g. 8G: if it would take more, what can be computed again is not kept
     (`--execution recompute`), then batches and learning rates are halved."""
@@ -129,7 +131,12 @@ class Search(Setup):
     def build(self, data: "ImageData", device: "torch.device") -> "SearchAlgorithm":
         """The search as a task, at its beginning. Raises `ConfigurationError`, `DataError`."""
         with memory_permitting():
-            return self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
+            task = self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
+        last = len(task.plan())
+        for epoch in self.snapshots:
+            if not 1 <= epoch <= last:
+                raise ConfigurationError(f"--snapshots {epoch}: the plan has epochs 1 to {last}")
+        return task
 
 
 def _sizes(task: "SearchAlgorithm") -> list[str]:
@@ -156,6 +163,12 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
         device, threads = settings.machine()
         note_setting(run_dir, data, device, threads)
         plan = task.plan()
+        page = LivePage(run_dir.path)
+
+        def after_epoch() -> None:
+            keep_snapshot(run_dir, task, settings.snapshots)
+            page.after_epoch()
+
         for line in [*model_lines(task), f"plan    {'; '.join(plan_lines(plan))}"]:
             print(line, flush=True)
         loop.run(
@@ -164,7 +177,7 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
             PlanProgress("search", plan),
             stop,
             settings.watch(),
-            after_epoch=LivePage(run_dir.path).after_epoch,
+            after_epoch=after_epoch,
             checkpoint_seconds=settings.checkpoint_seconds,
             skips_nonfinite=settings.on_nonfinite == "skip",
         )
@@ -179,6 +192,20 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
         run_dir.write_json("summary.json", {"genotype": genotype.text(), "seconds": run_dir.seconds()})
         print(f"found   {genotype}\nrun     {run_dir.path}", flush=True)
         return genotype
+
+
+def keep_snapshot(run_dir: "RunDir", task: "SearchAlgorithm", wanted: "Sequence[int]") -> None:
+    """Keep the state after the epoch that was written last, if it is one of those wanted. Raises `DiskError`."""
+    from cdarts.engine import checkpoint
+    from cdarts.engine.run_dir import snapshot_path
+
+    if not wanted:
+        return
+    done = run_dir.journal("metrics")[-1]["epoch"] + 1
+    if done in wanted:
+        path = snapshot_path(run_dir.path, done)
+        path.parent.mkdir(exist_ok=True)
+        checkpoint.save(path, {"task": task.state()})
 
 
 class Watch:
