@@ -19,7 +19,6 @@ from cdarts.benchmarks.nasbench201 import Table
 from cdarts.cli import COMMANDS
 from cdarts.commands.ablate import (
     ABLATIONS,
-    FILES,
     Ablate,
     Components,
     Correlation,
@@ -452,4 +451,21 @@ def test_plots_put_values_where_they_belong() -> None:
     assert len(circles) == 2 * 5
     ys = [float(circle.get("cy", "")) for circle in circles[:3]]
     assert ys[0] > ys[1] > ys[2] and ys[0] - ys[1] == pytest.approx(ys[1] - ys[2])
-    assert len({path.name for path in map(Path, FILES)}) == 4
+
+
+def test_a_series_has_its_colour_in_every_panel_and_bars_are_cut_at_the_frame() -> None:
+    values = [SeedValue(value, "seed") for value in (54.0, 94.0, 94.0)]
+    both = SpreadPanel("p", "x", "y", [Series("s", [(1.0, values)]), Series("t", [(1.0, values)])])
+    root = ElementTree.fromstring(curve_plot("title", [both, replace(both, series=both.series[1:])]))
+    circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert [circle.get("class") for circle in circles] == ["seed c0"] * 3 + ["seed c1"] * 6
+    many = Series("many", [(float(position), values) for position in range(20)])
+    root = ElementTree.fromstring(curve_plot("title", [SpreadPanel("p", "x", "y", [many])]))
+    assert [path for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("class") == "band c0"]
+    root = ElementTree.fromstring(row_plot("title", "x", [PlotRow("row", "group", values)]))
+    (frame,) = (rect for rect in root.iter("{http://www.w3.org/2000/svg}rect") if rect.get("class") == "frame")
+    left, right = float(frame.get("x", "")), float(frame.get("x", "")) + float(frame.get("width", ""))
+    (bar,) = (path for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("class") == "bar c0")
+    ends = re.match(r"M([\d.]+) [\d.]+H([\d.]+)(.*)", bar.get("d", ""))
+    assert ends is not None and left < float(ends[1]) and float(ends[2]) == right
+    assert ends[3].count("v8") == 1  # 80.67 + 23.09 lies beyond 100
