@@ -383,7 +383,7 @@ def test_what_failed_is_told_and_counts_nowhere(
         (Components, {"jobs": 0}, "--jobs 0: must be at least 1"),
         (Depth, {"preset": "darts"}, "--preset darts: only searches with an evaluation network can be varied here"),
         (Epochs, {"preset": "cdart"}, "--preset cdart: there is none of that name. There are cdarts, cdarts-paper"),
-        (Correlation, {"cells": 2}, "--cells 2: must be at least 3"),
+        (Correlation, {"cells": 2}, "--cells 2: must be from 3 to 15,625"),
         (Correlation, {"images": 1}, "--images 1: must be at least 2"),
         (Correlation, {"protocol": "tiny-darts"}, "--protocol tiny-darts: searches space darts; there is a table of"),
     ],

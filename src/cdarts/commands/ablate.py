@@ -20,6 +20,7 @@ from cdarts.algorithms import Protocol
 from cdarts.benchmarks.nasbench201 import DATASETS, SPACE, Table, find_table
 from cdarts.commands.common import announce, config_of, default_out, describe
 from cdarts.commands.compare import describe_protocol, find_protocol
+from cdarts.commands.correlate import Correlate, check_sample
 from cdarts.commands.many_runs import (
     PlannedRun,
     carry_out,
@@ -392,6 +393,7 @@ class Ablate(ABC):
         from cdarts.engine.progress import clock
         from cdarts.engine.run_dir import is_done
         from cdarts.engine.runtime import set_threads
+        from cdarts.report.ablation import difference_text
 
         set_threads(1)
         data = searches[0].settings.load_data()
@@ -406,8 +408,8 @@ class Ablate(ABC):
             assert isinstance(search, Search)
             seconds = forecast(search.build(data, device)).seconds if left else 0.0
             total, longest = total + left * seconds, max(longest, seconds)
-            words = [f"{name} {mine}, not {other}" for name, (mine, other) in specs[setting.name].changes.items()]
-            against = f"; against {specs[setting.name].versus}: {', '.join(words)}" if words else ""
+            spec = specs[setting.name]
+            against = f"; against {spec.versus}: {difference_text(spec)}" if spec.versus else ""
             print(f"row     {setting.name}: {left} of {len(mine)} to do, {clock(seconds)} each{against}", flush=True)
         jobs = self.jobs or default_jobs(device.type)
         beside = self.forecast_rest(searches, judge, data)
@@ -546,10 +548,7 @@ class Correlation(Ablate):
     """Images that score a cell, rounded up to whole batches."""
 
     def shared(self) -> Protocol:
-        if self.cells < 3:
-            raise ConfigurationError(f"--cells {self.cells}: must be at least 3")
-        if self.images < 2:
-            raise ConfigurationError(f"--images {self.images}: must be at least 2")
+        check_sample(self.cells, self.images)
         return find_protocol(self.protocol)  # true accuracies are needed
 
     def settings(self, protocol: Protocol) -> list[Setting]:
@@ -591,7 +590,6 @@ class Correlation(Ablate):
 
     def prepare(self, searches: Sequence[PlannedRun], judge: Judge, out: Path) -> Failures:
         """Score the cells, in this process, one network after another."""
-        from cdarts.commands.correlate import Correlate
         from cdarts.engine.runtime import Interrupted, stop_on_signals
 
         assert isinstance(judge, TableJudge)

@@ -55,10 +55,7 @@ class Correlate:
 
     def run(self) -> int:
         announce("correlate", str(self.run_dir), f"{self.cells} cells", f"seed {self.seed}")
-        if not 3 <= self.cells <= NUM_CELLS:
-            raise ConfigurationError(f"--cells {self.cells}: must be from 3 to {NUM_CELLS:,}")
-        if self.images is not None and self.images < 2:
-            raise ConfigurationError(f"--images {self.images}: must be at least 2")
+        check_sample(self.cells, self.images)
         finished_search(self.run_dir)  # what cannot be scored is told before the table is read
         scored, pairs = self.measure(Table.load(find_table(self.table)), _progress)
         _print(pairs, coverage_of(scored), scored)
@@ -134,6 +131,14 @@ class Correlate:
         drawing = scatter_plots(title, note, _panels(scored, truths, comparisons))
         write_bytes(out / "correlation.svg", drawing.encode())
         return comparisons
+
+
+def check_sample(cells: int, images: int | None) -> None:
+    """Raise `ConfigurationError` for numbers of cells and images that cannot be drawn."""
+    if not 3 <= cells <= NUM_CELLS:
+        raise ConfigurationError(f"--cells {cells}: must be from 3 to {NUM_CELLS:,}")
+    if images is not None and images < 2:
+        raise ConfigurationError(f"--images {images}: must be at least 2")
 
 
 def finished_search(path: Path) -> Search:

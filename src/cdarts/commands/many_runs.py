@@ -122,17 +122,19 @@ def open_run(run: PlannedRun) -> None:
 
     Raises `ConfigurationError`, `DiskError`.
     """
+    from cdarts.commands.resume import settings_of
     from cdarts.engine.run_dir import RunDir, read_json
 
     if not (run.path / "config.json").is_file():
         RunDir.create(run.path, run.config).close()
         return
-    config = read_json(run.path / "config.json")
-    begun, wanted = config.get("settings"), run.config["settings"]
+    begun = settings_of(run.path)  # settings that are younger than the run count as their defaults
     changes = [
-        name for name in DECIDING if name in wanted and (not isinstance(begun, dict) or begun.get(name) != wanted[name])
+        name
+        for name in DECIDING
+        if hasattr(run.settings, name) and getattr(begun, name, None) != getattr(run.settings, name)
     ]
-    if config.get("genotype") != run.config.get("genotype"):
+    if read_json(run.path / "config.json").get("genotype") != run.config.get("genotype"):
         changes.append("genotype")
     if changes:
         raise ConfigurationError(

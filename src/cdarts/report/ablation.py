@@ -160,7 +160,7 @@ def _table(rows: Sequence[AblationRow], metrics: Sequence[Metric]) -> list[str]:
     columns: dict[str, list[str]] = {"row": [row.spec.name for row in rows]}
     if any(row.spec.versus for row in rows):
         columns["against"] = [row.spec.versus or "" for row in rows]
-        columns["difference"] = [_difference(row.spec) for row in rows]
+        columns["difference"] = [difference_text(row.spec) for row in rows]
     columns["n"] = [str(len(row.seeds)) for row in rows]
     columns |= {metric.title: [_shown(row.figures[metric.key], metric.digits) for row in rows] for metric in metrics}
     columns["worst seed"] = [
@@ -189,7 +189,8 @@ def _shown(value: Spread | None, digits: int, *, signed: bool = False) -> str:
     return mean if value.std is None else f"{mean} \u00b1 {value.std:.{digits}f}"
 
 
-def _difference(spec: RowSpec) -> str:
+def difference_text(spec: RowSpec) -> str:
+    """``l1_weight 5, not 0``: what sets a row apart from the one that it is compared with."""
     return ", ".join(f"{name} {_word(mine)}, not {_word(other)}" for name, (mine, other) in spec.changes.items())
 
 
@@ -214,7 +215,7 @@ def to_csv(ablation: Ablation) -> str:
     for run in ablation.runs:
         spec = specs[run.row]
         values = [run.values[key] for key in keys]
-        what = [spec.name, spec.group, spec.versus, _difference(spec), spec.position, run.seed]
+        what = [spec.name, spec.group, spec.versus, difference_text(spec), spec.position, run.seed]
         writer.writerow([*what, *values, run.genotype, run.seconds])
     return text.getvalue()
 
