@@ -33,6 +33,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CLI, DATA, TOUR = (ROOT / "docs" / name for name in ("cli.md", "data.md", "tour.md"))
 
 COMMAND_LANGUAGES = ("", "console", "bash")
+FOLLOWED_BY = {"search": [["smoke"]], "ablate": [["components"], ["correlation"], ["depth"], ["epochs"]]}
+"""Words between a command and its flags."""
 TRAINING_COMMANDS = ("run", "search", "retrain")
 
 
@@ -213,9 +215,10 @@ def test_document_runs_with_its_slow_blocks(document: Path) -> None:
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `--help` prints."""
+    """What `--help` prints, for all that a command can be followed by."""
     capsys.readouterr()
-    assert call([command, *(["smoke"] if command == "search" else []), "--help"]) == 0
+    for words in FOLLOWED_BY.get(command, [[]]):
+        assert call([command, *words, "--help"]) == 0
     return capsys.readouterr().out
 
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "export": "a trained run as ONNX, torch.export or a file of plain torch code",
     "resume": "go on with a run that was stopped",
     "compare": "many methods and seeds under one protocol, one table",
+    "ablate": "the paper's ablations: components, correlation, depth, epochs",
     "correlate": "how well a search's weights rank cells, against their true accuracy",
     "query": "what NAS-Bench-201 measured for a cell: accuracy, rank, regret",
     "table": "make the NAS-Bench-201 table from the benchmark's published files",

@@ -5,7 +5,7 @@ Where the paper is silent the value of the authors' launch scripts is used and m
 
 from dataclasses import replace
 
-from cdarts.algorithms import AnyAlgorithm, CyclicConfig
+from cdarts.algorithms import AnyAlgorithm, CyclicConfig, Protocol
 from cdarts.algorithms.beta_darts import BetaDartsConfig
 from cdarts.algorithms.darts import DartsConfig
 from cdarts.algorithms.darts_minus import DartsMinusConfig
@@ -249,3 +249,9 @@ SUMMARIES: dict[str, str] = {
     "random": "a random cell, without any training",
 }
 SUMMARIES |= {name: "the same in the NAS-Bench-201 space" for name in OTHERS if name.endswith("-nasbench201")}
+
+
+def preset_under(name: str, protocol: Protocol) -> AnyAlgorithm:
+    """A preset named without its space, such as ``cdarts``, in the space and with the sizes of a protocol."""
+    in_space = f"{name}-{protocol.space.name}"
+    return PRESETS[in_space if in_space in PRESETS else name].under(protocol)

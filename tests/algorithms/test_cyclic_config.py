@@ -39,6 +39,7 @@ BASE = CyclicConfig(
     alpha=Adam(lr=1e-6),
 )
 ONE_WAY = replace(BASE, detach_teacher=True, head_supervision=True)
+UNTAUGHT = replace(BASE, feedback_weight=0.0)
 UNCLIPPED = replace(BASE, search_weights=Sgd(lr=0.08, clip_norm=None), eval_weights=Sgd(lr=0.08, clip_norm=None))
 
 
@@ -114,6 +115,7 @@ CASES = [
     Case("joint_epochs", 2, "relaxation"),
     Case("warmup_unchanged", False, "eval_net"),
     Case("warmup_half", "train", "eval_net"),
+    Case("eval_training", False, "eval_net", UNTAUGHT),
     Case("random_topology", True, "eval_net"),
     Case("inherit_weights", False, "eval_net"),
     Case("inherit_batchnorm", False, "eval_net"),

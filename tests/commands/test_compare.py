@@ -19,8 +19,9 @@ from cdarts.algorithms import CyclicConfig
 from cdarts.benchmarks.nasbench201 import DATASETS, Table
 from cdarts.benchmarks.published import PUBLISHED
 from cdarts.cli import COMMANDS
-from cdarts.commands import compare as module
-from cdarts.commands.compare import VARIANTS, Compare, Variant, method_names, method_settings, parse_seeds
+from cdarts.commands import many_runs as module
+from cdarts.commands.compare import VARIANTS, Compare, Variant, method_names, method_settings
+from cdarts.commands.many_runs import parse_seeds
 from cdarts.commands.search import Search
 from cdarts.engine.run_dir import read_json
 from cdarts.engine.runtime import Interrupted

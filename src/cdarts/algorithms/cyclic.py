@@ -27,7 +27,8 @@ class CyclicSearch(CyclicParts):
         """Pretraining of S-Net, then cycles of E-Net's warm-up and joint optimisation."""
         config = self.config
         pretraining = [Epoch("pretrain", len(self.train))] * config.pretrain_epochs
-        warmup = [Epoch("warmup", len(self.warmup_batches))] * config.warmup_epochs
+        warmup_steps = len(self.warmup_batches) if config.eval_training else 0
+        warmup = [Epoch("warmup", warmup_steps)] * config.warmup_epochs
         joint = [Epoch("joint", min(len(self.train), len(self.val)))] * config.joint_epochs
         return pretraining + [
             Epoch(epoch.phase, epoch.steps, cycle=cycle, opens_cycle=position == 0)
@@ -55,7 +56,7 @@ class CyclicSearch(CyclicParts):
         match self.phase:
             case "pretrain":
                 return zip(self.train(index))
-            case "warmup" if self.eval_net_is_new or self.config.warmup_unchanged:
+            case "warmup" if self.config.eval_training and (self.eval_net_is_new or self.config.warmup_unchanged):
                 return zip(self.warmup_batches(index))
             case "joint":
                 return zip(self.train(index), self.val(index), strict=False)
@@ -72,7 +73,7 @@ class CyclicSearch(CyclicParts):
             case _:
                 train, val = batch
                 losses = self.architecture_step(val)
-                if self.config.joint_half == "train":
+                if self.config.eval_training and self.config.joint_half == "train":
                     losses |= self.evaluation_weight_step(train)
                 return losses | self.search_weight_step(train)
 
@@ -106,7 +107,7 @@ class CyclicSearch(CyclicParts):
         """alpha and w_E go down L_S + L_E + lambda * L_SE + lambda' * |alpha_skip|, w_S held (eq. 3 and 6)."""
         config = self.config
         images, labels = batch
-        trains_eval_net = config.joint_half == "val"
+        trains_eval_net = config.eval_training and config.joint_half == "val"
         meets_eval_net = trains_eval_net or bool(config.feedback_weight)
         learners = [self.eval_optimizer, self.alpha_optimizer] if meets_eval_net else [self.alpha_optimizer]
         with self.held_search_net(learners):

@@ -58,6 +58,9 @@ class CyclicConfig(SearchConfig):
     joint_half: Half = "val"
     """The half that E-Net learns from in joint optimisation; with ``val`` in one step with alpha, as eq. 3 has it."""
 
+    eval_training: bool = True
+    """E-Net learns. Without, S-Net searches alone, as DARTS does: a comparison, not CDARTS."""
+
     # topology transfer
     random_topology: bool = False
     """E-Net's topology is drawn at random each cycle instead of proposed by S-Net: a comparison, not CDARTS."""
@@ -127,6 +130,11 @@ class CyclicConfig(SearchConfig):
         super().check(data)
         self._check_numbers()
         self._check_feedback()
+        if not self.eval_training and (self.feedback_weight or self.teaching_weight):
+            raise ConfigurationError(
+                "--no-eval-training: an E-Net that has learnt nothing can teach nothing; "
+                "add --feedback-weight 0 --teaching-weight 0"
+            )
         if self.prior_only and not (self.l1_weight or self.alpha_decay):
             raise ConfigurationError(
                 "--prior-only: alpha has no regulariser to follow; set --alpha-decay or --l1-weight"

@@ -3,7 +3,7 @@
 import csv
 import io
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -45,6 +45,8 @@ class Correlate:
     """Images that score a cell, rounded up to whole batches; default: all of the half."""
     seed: int = 0
     """Which cells and images are drawn follows from it."""
+    epoch: int | None = None
+    """Score with the weights after this epoch of the plan, kept by `cdarts search --snapshots`; default: the last."""
     out: Path | None = None
     """Where the files go; default: the run's own directory."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -53,23 +55,30 @@ class Correlate:
 
     def run(self) -> int:
         announce("correlate", str(self.run_dir), f"{self.cells} cells", f"seed {self.seed}")
-        if not 3 <= self.cells <= NUM_CELLS:
-            raise ConfigurationError(f"--cells {self.cells}: must be from 3 to {NUM_CELLS:,}")
-        if self.images is not None and self.images < 2:
-            raise ConfigurationError(f"--images {self.images}: must be at least 2")
-        settings = finished_search(self.run_dir)
-        table = Table.load(find_table(self.table))
+        check_sample(self.cells, self.images)
+        finished_search(self.run_dir)  # what cannot be scored is told before the table is read
+        scored, pairs = self.measure(Table.load(find_table(self.table)), _progress)
+        _print(pairs, coverage_of(scored), scored)
+        out = self.out or self.run_dir
+        print(f"files   {out}: correlation.json, correlation.csv, correlation.svg", flush=True)
+        return 0
+
+    def measure(self, table: Table, report: Callable[[int], None]) -> "tuple[list[ScoredCell], list[Pair]]":
+        """Score the cells and write the files; `report` is told how many cells are done.
+
+        Raises `ConfigurationError`, `CheckpointError`, `DataError`, `DiskError`.
+        """
         from cdarts.algorithms.scoring import score_cells
 
+        settings = finished_search(self.run_dir)
         task = self._restored(settings)
         with memory_permitting():
-            scored = score_cells(task, number=self.cells, images=self.images, seed=self.seed, report=_progress)
-        self._write(scored, table, settings)
-        return 0
+            scored = score_cells(task, number=self.cells, images=self.images, seed=self.seed, report=report)
+        return scored, self._write(scored, table, settings)
 
     def _restored(self, settings: Search) -> "SearchAlgorithm":
         """The search as it ended."""
-        from cdarts.engine.run_dir import read_json, read_last_state
+        from cdarts.engine.run_dir import read_json, read_last_state, read_snapshot
         from cdarts.engine.runtime import choose_device, set_threads
         from cdarts.errors import CheckpointError
 
@@ -79,7 +88,7 @@ class Correlate:
         if data.fingerprint() != read_json(self.run_dir / "environment.json").get("data"):
             raise DataError(f"the data set is not the one that {self.run_dir} searched on; restore it")
         task = settings.build(data, device)
-        state = read_last_state(self.run_dir)
+        state = read_last_state(self.run_dir) if self.epoch is None else read_snapshot(self.run_dir, self.epoch)
         try:
             task.load_state(state)
         except (KeyError, ValueError, RuntimeError) as error:
@@ -88,7 +97,7 @@ class Correlate:
             ) from error
         return task
 
-    def _write(self, scored: "Sequence[ScoredCell]", table: Table, settings: Search) -> None:
+    def _write(self, scored: "Sequence[ScoredCell]", table: Table, settings: Search) -> "list[Pair]":
         from cdarts.engine.files import write_bytes, write_json
         from cdarts.report.plots import scatter_plots
 
@@ -107,6 +116,7 @@ class Correlate:
             "cells": self.cells,
             "images": scored[0].num_images,
             "seed": self.seed,
+            "epoch": self.epoch,
             "coverage": coverage,
             "correlations": [
                 {"first": pair.first, "second": pair.second, "over": pair.over, **_as_json(pair.correlation)}
@@ -115,12 +125,20 @@ class Correlate:
         }
         write_json(out / "correlation.json", answer)
         write_bytes(out / "correlation.csv", _as_csv(scored, indices, truths).encode())
-        title = f"{settings.preset}, seed {settings.seed}: {self.cells} random cells"
+        when = "" if self.epoch is None else f" after epoch {self.epoch}"
+        title = f"{settings.preset}, seed {settings.seed}{when}: {self.cells} random cells"
         note = "hollow: E-Net has not had all of the cell's operations" if coverage else ""
         drawing = scatter_plots(title, note, _panels(scored, truths, comparisons))
         write_bytes(out / "correlation.svg", drawing.encode())
-        _print(comparisons, coverage, scored)
-        print(f"files   {out}: correlation.json, correlation.csv, correlation.svg", flush=True)
+        return comparisons
+
+
+def check_sample(cells: int, images: int | None) -> None:
+    """Raise `ConfigurationError` for numbers of cells and images that cannot be drawn."""
+    if not 3 <= cells <= NUM_CELLS:
+        raise ConfigurationError(f"--cells {cells}: must be from 3 to {NUM_CELLS:,}")
+    if images is not None and images < 2:
+        raise ConfigurationError(f"--images {images}: must be at least 2")
 
 
 def finished_search(path: Path) -> Search:

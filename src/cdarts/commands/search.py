@@ -55,6 +55,8 @@ class Search(Setup):
     """Training labels are permuted among the images: a control that shows what a search finds without them."""
     table: Path | None = None
     """NAS-Bench-201 table: the true accuracy of every epoch's cell is shown and recorded; it decides nothing."""
+    snapshots: tuple[int, ...] = ()
+    """Epochs of the plan, counted from 1, after which the state is kept, in snapshots/: `cdarts correlate --epoch`."""
     memory_limit: str | None = None
     """Most memory that the process may take, e.g. 8G: if it would take more, what can be computed again is not kept
     (`--execution recompute`), then batches and learning rates are halved."""
@@ -148,7 +150,12 @@ class Search(Setup):
     def build(self, data: "ImageData", device: "torch.device") -> "SearchAlgorithm":
         """The search as a task, at its beginning. Raises `ConfigurationError`, `DataError`."""
         with memory_permitting():
-            return self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
+            task = self.algorithm.build(data, seed=self.seed, device=device, execution=self.execution)
+        last = len(task.plan())
+        for epoch in self.snapshots:
+            if not 1 <= epoch <= last:
+                raise ConfigurationError(f"--snapshots {epoch}: the plan has epochs 1 to {last}")
+        return task
 
 
 def _sizes(task: "SearchAlgorithm") -> list[str]:
@@ -175,6 +182,12 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
         device, threads = settings.machine()
         note_setting(run_dir, data, device, threads)
         plan = task.plan()
+        page = LivePage(run_dir.path)
+
+        def after_epoch() -> None:
+            keep_snapshot(run_dir, task, settings.snapshots)
+            page.after_epoch()
+
         for line in [*model_lines(task), f"plan    {'; '.join(plan_lines(plan))}"]:
             print(line, flush=True)
         loop.run(
@@ -183,7 +196,7 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
             PlanProgress("search", plan),
             stop,
             settings.watch(),
-            after_epoch=LivePage(run_dir.path).after_epoch,
+            after_epoch=after_epoch,
             checkpoint_seconds=settings.checkpoint_seconds,
             skips_nonfinite=settings.on_nonfinite == "skip",
         )
@@ -208,6 +221,20 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
             print(f"cost    {kept['found']} of {flag} {kept['limit']}", flush=True)
         print(f"run     {run_dir.path}", flush=True)
         return genotype
+
+
+def keep_snapshot(run_dir: "RunDir", task: "SearchAlgorithm", wanted: "Sequence[int]") -> None:
+    """Keep the state after the epoch that was written last, if it is one of those wanted. Raises `DiskError`."""
+    from cdarts.engine import checkpoint
+    from cdarts.engine.run_dir import snapshot_path
+
+    if not wanted:
+        return
+    done = run_dir.journal("metrics")[-1]["epoch"] + 1
+    if done in wanted:
+        path = snapshot_path(run_dir.path, done)
+        path.parent.mkdir(exist_ok=True)
+        checkpoint.save(path, {"task": task.state()})
 
 
 class Watch:

@@ -315,6 +315,22 @@ def read_last_state(path: Path) -> State:
     return content.task
 
 
+def snapshot_path(path: Path, epoch: int) -> Path:
+    """Where the run at `path` keeps its state after an epoch of its plan, counted from 1."""
+    return path / "snapshots" / f"epoch-{epoch:04}.safetensors"
+
+
+def read_snapshot(path: Path, epoch: int) -> State:
+    """The task's state after an epoch of the run at `path`. Raises `CheckpointError` if it was not kept."""
+    file = snapshot_path(path, epoch)
+    if not file.is_file():
+        raise CheckpointError(f"no {file}: the search did not keep epoch {epoch} with --snapshots")
+    match checkpoint.load(file):
+        case {"task": dict(task)}:
+            return task
+    raise CheckpointError(f"{file}: not a snapshot of a search")
+
+
 def _checkpoints(path: Path) -> list[Path]:
     """Of the run at `path`, newest first."""
     return sorted((path / "checkpoints").glob("step-*.safetensors"), reverse=True)
