@@ -16,6 +16,7 @@ from cdarts import __version__
 from cdarts.engine import checkpoint
 from cdarts.engine.checkpoint import State
 from cdarts.engine.files import append_bytes, is_leftover, open_regular, write_bytes, write_json
+from cdarts.engine.journals import read_journal
 from cdarts.errors import CheckpointError, ConfigurationError, DataError, DiskError, RunInUseError
 from cdarts.settings import changes
 
@@ -221,11 +222,7 @@ class RunDir:
 
     def journal(self, name: str) -> list[dict[str, Any]]:
         """The lines of ``<name>.jsonl``, complete ones only. Raises `ConfigurationError` naming a line that is none."""
-        path = self.path / f"{name}.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_bytes().split(b"\n")[:-1]
-        return [_json_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+        return read_journal(self.path / f"{name}.jsonl")
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

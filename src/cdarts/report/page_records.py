@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cdarts.engine.journals import whole_lines
 from cdarts.errors import ConfigurationError, GenotypeError
 from cdarts.spaces import SPACES
 from cdarts.topology import Choice, Genotype, genotype_from_json, parse_genotype
@@ -172,22 +173,16 @@ def _object_in(path: Path, remarks: list[str] | None) -> dict[str, Any]:
 
 def _journal(path: Path, remarks: list[str]) -> list[dict[str, Any]]:
     """The complete lines of a journal that have an epoch, one for each epoch, in their order."""
+    lines: dict[int, dict[str, Any]] = {}
+    damaged = 0
     try:
-        with path.open("rb") as file:
-            complete = file.read(MAX_BYTES).split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
+        found = list(whole_lines(path, MAX_BYTES))
     except OSError as error:
         remarks.append(f"{path.name} cannot be read: {error.strerror}")
         return []
-    lines, damaged = {}, 0
-    for text in complete:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            line = None
-        epoch = line.get("epoch") if isinstance(line, dict) else None
-        if isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < MAX_EPOCH:
+    for line in (whole.value for whole in found):
+        epoch = None if line is None else line.get("epoch")
+        if line is not None and isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < MAX_EPOCH:
             lines[epoch] = line
         else:
             damaged += 1
