@@ -41,6 +41,7 @@ from cdarts.report.page_cells import (
     family_class,
 )
 from cdarts.report.page_records import Columns, Frame, Record, number_of, object_of, read_record, text_of
+from cdarts.report.page_results import PartRow, Results, part_rows, results, sheet
 from cdarts.settings import changes
 from cdarts.statistics import spread
 from cdarts.topology import Choice, Edge, Genotype
@@ -68,10 +69,13 @@ class Detail:
     """How much a page holds; less of it where it would grow too large."""
 
     frames: int
+    """Of alpha; of several runs, points of each curve."""
     table_rows: int
+    pictures: bool
+    """Whether worst errors are shown."""
 
 
-DETAILS = (Detail(240, 1200), Detail(120, 150), Detail(60, 0), Detail(24, 0))
+DETAILS = (Detail(240, 1200, True), Detail(120, 150, True), Detail(60, 0, True), Detail(24, 0, False))
 
 
 MEASURES = {
@@ -146,6 +150,10 @@ class StageView:
     phases: list[tuple[str, int]] = field(default_factory=list)
     has_cycles: bool = False
     position: Position | None = None
+    results: Results | None = None
+    """Of a training, on its test images."""
+    cost: list[PartRow] = field(default_factory=list)
+    """Of the trained network, by operation."""
     key: list[tuple[str, str]] = field(default_factory=list)
     """Tone and name of what lines stand for, where panels do not list it."""
     head: list[str] = field(default_factory=list)
@@ -194,8 +202,8 @@ def _page(records: Sequence[Record], reference: Reference, written: str, detail:
             version=__version__,
             style=Markup(style),
             script=Markup(script),
-            policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; "
-            "form-action 'none'",
+            policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:; "
+            "base-uri 'none'; form-action 'none'",
             data=Markup(_embedded(data)),
         )
     )
@@ -261,6 +269,7 @@ def one_run(record: Record, reference: Reference, detail: Detail) -> dict[str, A
         "forms": _forms(genotype),
         "settings": [pair for pair in settings if pair[1]],
         "classes": _classes(parts),
+        "sheet": sheet(parts, next((object_of(p.environment.get("images")) for p in parts if p.environment), {})),
     }
 
 
@@ -382,12 +391,24 @@ def _tiles(record: Record, parts: Sequence[Record], stages: Sequence[StageView])
         tiles.append(Tile(f"{parameters:,.0f}", "parameters"))
     if macs is not None:
         tiles.append(Tile(f"{macs / 1e6:,.1f} M", "multiply-adds", "one image"))
+    tiles += _latency_tiles(summary)
     for part, stage in zip(parts, stages, strict=True):
         if part.command == "retrain":
             tiles.append(Tile(_clock(_seconds(part)), "retraining", f"{part.num_epochs} epochs"))
             continue
         tiles += _search_tiles(part, stage)
     return tiles
+
+
+def _latency_tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    """Of ``latency`` in ``summary.json``, where a training has measured it."""
+    latency = object_of(summary.get("latency"))
+    milliseconds, device = number_of(latency.get("milliseconds")), text_of(latency.get("device"))
+    if milliseconds is None:
+        return []
+    batch = number_of(latency.get("batch_size")) or 1
+    words = [device, _counted(latency.get("threads"), "thread"), f"{batch:g} image{'' if batch == 1 else 's'}"]
+    return [Tile(f"{milliseconds:.2f} ms", "latency", ", ".join(_cut(word) for word in words if word))]
 
 
 def _search_tiles(part: Record, stage: StageView) -> list[Tile]:
@@ -500,6 +521,8 @@ def _stage(record: Record, number: int, detail: Detail) -> StageView:
     view.panels = [panel for title, lines in groups if (panel := _panel(title, lines, columns, clock))]
     view.alpha_panels = [panel for title, lines in ALPHA.items() if (panel := _panel(title, lines, columns, clock))]
     view.position = _position(record)
+    view.results = None if record.predictions is None else results(record.predictions, detail.pictures)
+    view.cost = part_rows(record)
     view.head, view.body = _numbers(record, detail)
     view.data = {
         "epochs": record.num_epochs,
@@ -766,6 +789,7 @@ def many_runs(records: Sequence[Record], detail: Detail) -> dict[str, Any]:  # n
         "forms": [],
         "settings": [],
         "classes": [],
+        "sheet": None,
     }
 
 

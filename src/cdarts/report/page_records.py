@@ -2,13 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cdarts.engine.journals import whole_lines
 from cdarts.errors import ConfigurationError, GenotypeError
+from cdarts.report.data_summary import DATA, DataSummary, read_data_summary
+from cdarts.report.predictions import PREDICTIONS, Predictions, read_predictions
 from cdarts.spaces import SPACES
 from cdarts.topology import Choice, Genotype, genotype_from_json, parse_genotype
 
@@ -18,6 +20,8 @@ STAGES = ("search", "retrain")
 MAX_EPOCH = 100_000
 MAX_BYTES = 64 * 1024 * 1024
 """Of a file that is read."""
+
+Content = TypeVar("Content")
 
 Columns = dict[str, list[float | None]]
 """By key of a journal, the numbers of epochs 0, 1, ...; None where an epoch says nothing."""
@@ -50,6 +54,10 @@ class Record:
     """Both journals' numbers."""
     genotype: Genotype | None
     """What ``genotype.json`` or, for a retraining, ``config.json`` holds."""
+    predictions: Predictions | None = None
+    """Of a retraining: its answers for the test images."""
+    data_summary: DataSummary | None = None
+    """What its data set looks like."""
     remarks: list[str] = field(default_factory=list)
     """What is worth a warning."""
     stages: "list[Record]" = field(default_factory=list)
@@ -129,6 +137,8 @@ def read_record(path: Path) -> Record:
         frames=_frames(lines, _space_name(config), remarks),
         columns=_columns([*lines, *metrics]),
         genotype=_genotype(path, config, remarks),
+        predictions=_read(path / PREDICTIONS, read_predictions, remarks),
+        data_summary=_read(path / DATA, read_data_summary, remarks),
         remarks=remarks,
         stages=[read_record(path / name) for name in STAGES if (path / name / "config.json").is_file()],
     )
@@ -169,6 +179,19 @@ def _object_in(path: Path, remarks: list[str] | None) -> dict[str, Any]:
         remarks.append(f"{path.name} cannot be read: {error}")
         return {}
     return value
+
+
+def _read(path: Path, read: Callable[[Mapping[str, Any]], Content], remarks: list[str]) -> Content | None:
+    """What a file holds; None where there is none, or where it cannot be read, which becomes a remark."""
+    known = len(remarks)
+    stored = _object_in(path, remarks)
+    if not path.exists() or len(remarks) > known:
+        return None
+    try:
+        return read(stored)
+    except ValueError as error:
+        remarks.append(f"{path.name} cannot be read: {error}")
+        return None
 
 
 def _journal(path: Path, remarks: list[str]) -> list[dict[str, Any]]:
