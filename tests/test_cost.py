@@ -185,7 +185,7 @@ def test_the_mode_comes_back_when_counting_fails() -> None:
 
 
 @pytest.mark.parametrize("space", [DartsSpace(), DartsSpace(stem_name="imagenet"), NasBench201Space(), ToySpace()])
-@pytest.mark.parametrize("execution", ["share", "plain"])
+@pytest.mark.parametrize("execution", ["share", "plain", "merged", "fused"])
 def test_parts_add_up_to_the_network(space: Space, execution: str) -> None:
     strengths = {
         kind: torch.rand(len(space.all_edges()), len(space.operations), generator=generator(0, "parts", kind)).tolist()
@@ -203,6 +203,10 @@ def test_parts_add_up_to_the_network(space: Space, execution: str) -> None:
         execution=execution,
     ).train()
     parts, total = cost_by_part(network, side, 3), network_cost(network, side, 3)
+    in_plain = Network(
+        space, space.topology(genotype), cells=5, channels=4, num_classes=7, affine=True, execution="plain"
+    )
+    assert total == network_cost(in_plain, side, 3), "whatever computes the cells"
     assert Cost(sum(part.parameters for part in parts.values()), sum(part.macs for part in parts.values())) == total
     assert set(genotype.operations()) <= set(parts)
     assert all(part.parameters >= 0 and part.macs >= 0 for part in parts.values())

@@ -1,5 +1,6 @@
 """What a network costs: parameters and multiply-adds."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cdarts.execution import PartialChannels, plain
 from cdarts.networks import Cell, Network, num_parameters
 
 OPERATIONS_OF_A_MULTIPLY_ADD = 2
@@ -27,13 +29,31 @@ class Cost:
 def network_cost(network: Network, side: int, image_channels: int) -> Cost:
     """Count a network's weights, and its multiply-adds for one image of `side` x `side` pixels.
 
-    BatchNorm, activations, pools and sums are not counted. The network may lie on torch's ``meta`` device, which counts
+    BatchNorm, activations, pools and sums are not counted. Cells are computed plainly meanwhile, since compiled kernels
+    are nothing that could be counted. The network may lie on torch's ``meta`` device, which counts
     without computing; it is left in the training mode it came in.
     """
     weight = next(network.parameters())
     image = torch.zeros(1, image_channels, side, side, dtype=weight.dtype, device=weight.device)
-    _, macs = _computed(network, image)
+    with _executed_plainly(network):
+        _, macs = _computed(network, image)
     return Cost(parameters=num_parameters(network), macs=macs)
+
+
+@contextlib.contextmanager
+def _executed_plainly(network: Network) -> Iterator[None]:
+    """Every cell edge by edge within the block."""
+    cells = [module for module in network.modules() if isinstance(module, Cell)]
+    own = [(cell.execute, cell.enter) for cell in cells]
+    for cell in cells:
+        if not isinstance(cell.execute, PartialChannels):  # that is plain already
+            cell.execute = plain
+        cell.enter = [plain for _ in cell.enter]
+    try:
+        yield
+    finally:
+        for cell, (execute, enter) in zip(cells, own, strict=True):
+            cell.execute, cell.enter = execute, enter
 
 
 def _computed(module: nn.Module, x: Tensor) -> tuple[Any, int]:
@@ -75,7 +95,7 @@ def cost_by_part(network: Network, side: int, image_channels: int) -> dict[str, 
     hooks = [cell.register_forward_hook(count_cell) for cell in cells]
     modes = [(module, module.training) for module in network.modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _executed_plainly(network):
             network.eval()(image)
     finally:
         for hook in hooks:

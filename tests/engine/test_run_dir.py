@@ -184,7 +184,7 @@ def test_a_heartbeat_says_where_the_run_is(run: RunDir, monkeypatch: pytest.Monk
     run.status("running")
     for step in range(1, 21):
         now += 1.0
-        run.heartbeat("joint", 3, step, epochs=8, steps=30, left=lambda: None if now < 105.0 else 60.04)
+        run.heartbeat("joint", 3, step, epochs=8, steps=30, left=lambda at=now: None if at < 105.0 else 60.04)
     status = read_json(run.path / "status.json")
     assert (status["state"], status["phase"], status["epoch"]) == ("running", "joint", 3)
     assert status["step"] == 11, "the first step shows at once, later ones every ten seconds"

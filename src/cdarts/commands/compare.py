@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -294,6 +295,7 @@ class Compare:
             write_bytes(out / name, text.encode())
         write_json(out / "table.json", to_json(comparison))
         print(f"\n{markdown}\ntable   {out}: table.md, table.csv, table.json", flush=True)
+        leave_comparison(out, contenders, found, table)
 
     def _machine(self, contenders: Sequence[Contender]) -> str:
         """Where the searches with images ran, as their runs' environments say."""
@@ -308,6 +310,28 @@ class Compare:
             for environment in environments
         }
         return "; ".join(sorted(told)) or "no search with images"
+
+
+def leave_comparison(out: Path, contenders: Sequence[Contender], found: "Sequence[Found]", table: Table) -> None:
+    """Write the page of all searches that have a run directory, and say where it lies; a page that fails is a line."""
+    from cdarts.commands.report import PAGE, reference_of
+    from cdarts.report.page import write_page
+
+    runs = [contender.path for contender in contenders if (contender.path / "config.json").is_file()]
+    if not runs:
+        return
+    genotypes = {(search.method, search.seed): search.genotype for search in found}
+    known = {
+        contender.path: {"true_test_accuracy": table.result(genotype, "cifar10").test_200 / 100}
+        for contender in contenders
+        if (genotype := genotypes.get((contender.method, contender.seed))) is not None
+    }
+    try:
+        write_page(runs, out / PAGE, reference_of, known=known)
+    except Exception as error:  # the comparison itself is done
+        print(f"warning: the page was not written: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return
+    print(f"report  {out / PAGE}", flush=True)
 
 
 # -- the directory -----------------------------------------------------------------------------------------------------

@@ -165,15 +165,31 @@ class StageView:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def write_page(paths: Sequence[Path], out: Path, reference: Reference = no_reference, now: str | None = None) -> None:
+Known = Mapping[Path, Mapping[str, float]]
+"""By run, numbers that are known beside it, under the names that its journals would give them."""
+
+NOTHING: Known = {}
+
+
+def write_page(
+    paths: Sequence[Path],
+    out: Path,
+    reference: Reference = no_reference,
+    now: str | None = None,
+    known: Known = NOTHING,
+) -> None:
     """Write the page of one run or of several to `out`.
+
+    known: of several runs, what joins their table.
 
     Raises `ConfigurationError` if one of them is no run directory, `DiskError` if the page cannot be written.
     """
-    write_bytes(out, page([read_record(path) for path in paths], reference, now).encode("utf-8", "replace"))
+    write_bytes(out, page([read_record(path) for path in paths], reference, now, known).encode("utf-8", "replace"))
 
 
-def page(records: Sequence[Record], reference: Reference = no_reference, now: str | None = None) -> str:
+def page(
+    records: Sequence[Record], reference: Reference = no_reference, now: str | None = None, known: Known = NOTHING
+) -> str:
     """The page as text, under `MAX_BYTES`: where it would be larger, it holds fewer epochs of alpha and of the table.
 
     `now`: the time of writing, if not this moment.
@@ -181,16 +197,16 @@ def page(records: Sequence[Record], reference: Reference = no_reference, now: st
     written = now or time.strftime("%Y-%m-%d %H:%M:%S %z")
     text = ""
     for detail in DETAILS:
-        text = _page(records, reference, written, detail)
+        text = _page(records, reference, written, detail, known)
         if len(text.encode("utf-8", "replace")) < MAX_BYTES:
             break
     return text
 
 
-def _page(records: Sequence[Record], reference: Reference, written: str, detail: Detail) -> str:
+def _page(records: Sequence[Record], reference: Reference, written: str, detail: Detail, known: Known) -> str:
     script, style = _asset("page.js"), _asset("page.css") + _families()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    view = one_run(records[0], reference, detail) if len(records) == 1 else many_runs(records, detail)
+    view = one_run(records[0], reference, detail) if len(records) == 1 else many_runs(records, detail, known)
     stages: list[StageView] = [] if view["many"] else view["stages"]
     data = {"measures": MEASURES, "stages": [stage.data for stage in stages]}
     return (
@@ -710,6 +726,11 @@ COSTED = {
 }
 """What may stand against cost, first choice first."""
 
+MOST_TILES = 12
+
+MOST_POINTS = 2_400
+"""Of all curves of a panel; more runs have fewer each."""
+
 LISTED = 6
 """Runs that a panel of curves lists by itself."""
 
@@ -740,14 +761,14 @@ class Difference:
     """For each run: label, class, and whether it differs from the first run's."""
 
 
-def many_runs(records: Sequence[Record], detail: Detail) -> dict[str, Any]:  # noqa: ARG001
+def many_runs(records: Sequence[Record], detail: Detail, known: Known = NOTHING) -> dict[str, Any]:
     """What the template shows of several runs."""
-    names = _names([record.path for record in records])
+    names = names_of([record.path for record in records])
     groups = [_group(record) for record in records]
     kinds = list(dict.fromkeys(groups))
     by_group = 1 < len(kinds) < len(records)
     tones = [f"r{(kinds.index(group) if by_group else index) % TONES}" for index, group in enumerate(groups)]
-    merged = [_merged(record) for record in records]
+    merged = [_merged(record, known.get(record.path, {})) for record in records]
     keys = [key for key in TABLED if any(_last(columns, key) is not None for columns in merged)]
     rows = [
         RunRow(
@@ -762,12 +783,13 @@ def many_runs(records: Sequence[Record], detail: Detail) -> dict[str, Any]:  # n
         )
         for name, tone, group, record, columns in zip(names, tones, groups, records, merged, strict=True)
     ]
-    stages = _overlays(records, names, tones, groups if by_group else names)
+    spreads = _spreads(records, groups, merged, keys)
+    stages = _overlays(records, names, tones, groups if by_group else names, detail)
     return {
         "many": {
             "head": [TABLED[key] for key in keys],
             "rows": rows,
-            "spreads": _spreads(records, groups, merged, keys),
+            "spreads": spreads,
             "differences": _differences(records),
             "names": names,
             "scatter": _scatter(records, names, tones, merged),
@@ -784,7 +806,7 @@ def many_runs(records: Sequence[Record], detail: Detail) -> dict[str, Any]:  # n
             for name, record in zip(names, records, strict=True)
             for remark in dict.fromkeys([*record.remarks, *_remarks(record.stages)])
         ],
-        "tiles": [],
+        "tiles": _spread_tiles(spreads, keys),
         "stages": stages,
         "forms": [],
         "settings": [],
@@ -793,7 +815,7 @@ def many_runs(records: Sequence[Record], detail: Detail) -> dict[str, Any]:  # n
     }
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def names_of(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     absolute = [path.resolve() for path in paths]
     for length in range(1, max(len(path.parts) for path in absolute) + 1):
@@ -809,8 +831,8 @@ def _group(record: Record) -> str:
     return _cut(f"{record.preset or record.command} on {data}")
 
 
-def _merged(record: Record) -> Columns:
-    columns = dict(record.columns)
+def _merged(record: Record, known: Mapping[str, float]) -> Columns:
+    columns: Columns = dict(record.columns) | {key: [value] for key, value in known.items()}
     for stage in record.stages:
         columns |= stage.columns
     return columns
@@ -851,7 +873,7 @@ def _spreads(
 
 
 def _overlays(
-    records: Sequence[Record], names: Sequence[str], tones: Sequence[str], keys: Sequence[str]
+    records: Sequence[Record], names: Sequence[str], tones: Sequence[str], keys: Sequence[str], detail: Detail
 ) -> list[StageView]:
     """`keys`: what each run's tone stands for."""
     stages: list[StageView] = []
@@ -873,7 +895,8 @@ def _overlays(
             if not drawn:
                 continue
             percent = _is_percent(key)
-            lines = [Line(names[index], tones[index], part.columns[key]) for index, part in drawn]
+            most = max(MOST_POINTS // len(drawn), 2) if detail.pictures else 12
+            lines = [Line(names[index], tones[index], thinned(part.columns[key], most)) for index, part in drawn]
             legend = [
                 Legend(names[index], tones[index], figure(part.last(key), percent), key, percent)
                 for index, part in drawn
@@ -885,6 +908,27 @@ def _overlays(
             view.panels.append(Panel(words, charts.line_chart(words, lines, Time(longest), percent), legend))
         stages.append(view)
     return stages
+
+
+def thinned(values: Sequence[Number | None], most: int) -> Sequence[Number | None]:
+    """At most about so many of the numbers, evenly spaced, the last among them; the others become None."""
+    places = [place for place, value in enumerate(values) if value is not None]
+    if len(places) <= most:
+        return values
+    kept = {places[round(index * (len(places) - 1) / (most - 1))] for index in range(most)}
+    return [value if place in kept else None for place, value in enumerate(values)]
+
+
+def _spread_tiles(spreads: Sequence[tuple[str, str, list[str], str]], keys: Sequence[str]) -> list[Tile]:
+    """Of each group of several seeds, its first accuracy with spread."""
+    tiles = []
+    for group, count, cells, _ in spreads:
+        found = next(
+            ((key, cell) for key, cell in zip(keys, cells, strict=True) if "±" in cell and key in COSTED), None
+        )
+        if found is not None:
+            tiles.append(Tile(found[1].replace(" %", "") + " %", COSTED[found[0]].lower(), f"{group}, n = {count}"))
+    return tiles[:MOST_TILES]
 
 
 def _differences(records: Sequence[Record]) -> list[Difference]:
