@@ -256,7 +256,9 @@ class Browser:
             match event.get("method"), event.get("params", {}):
                 case "Runtime.exceptionThrown" | "Runtime.consoleAPICalled" | "Log.entryAdded", _:
                     found.append(event)
-                case "Network.requestWillBeSent", {"type": kind, "request": {"url": url}} if kind != "Document":
+                case "Network.requestWillBeSent", {"type": kind, "request": {"url": url}} if (
+                    kind != "Document" and not url.startswith("data:")
+                ):
                     found.append({"request": url})
         return found
 
