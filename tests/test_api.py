@@ -152,7 +152,7 @@ def test_metrics_of_a_whole_run(found: Run, tmp_path: Path) -> None:
     (tmp_path / "retrain" / "metrics.jsonl").write_bytes(b'{"epoch": 0, "phase": "train"}\n{"epoch": 1, "pha')
     assert load(tmp_path).metrics == [*found.metrics, {"epoch": 0, "phase": "train"}]
     (tmp_path / "retrain" / "metrics.jsonl").write_bytes(b"no line\n")
-    with pytest.raises(ConfigurationError, match=r"metrics\.jsonl: not a journal"):
+    with pytest.raises(ConfigurationError, match=r"metrics\.jsonl, line 1: cannot be read"):
         _ = load(tmp_path).metrics
 
 

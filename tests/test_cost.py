@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cdarts import zoo
-from cdarts.cost import Cost, network_cost
+from cdarts.cost import Cost, cost_by_part, network_cost
 from cdarts.networks import Network
 from cdarts.randomness import generator
 from cdarts.spaces import DartsSpace, NasBench201Space, Space, ToySpace
@@ -182,3 +182,38 @@ def test_the_mode_comes_back_when_counting_fails() -> None:
     with pytest.raises(RuntimeError):
         network_cost(network, 8, image_channels=3)
     assert network.training
+
+
+@pytest.mark.parametrize("space", [DartsSpace(), DartsSpace(stem_name="imagenet"), NasBench201Space(), ToySpace()])
+@pytest.mark.parametrize("execution", ["share", "plain", "merged", "fused"])
+def test_parts_add_up_to_the_network(space: Space, execution: str) -> None:
+    strengths = {
+        kind: torch.rand(len(space.all_edges()), len(space.operations), generator=generator(0, "parts", kind)).tolist()
+        for kind in space.kinds
+    }
+    genotype = space.derive(strengths)
+    side = 64 if space == DartsSpace(stem_name="imagenet") else 32
+    network = Network(
+        space,
+        space.topology(genotype),
+        cells=5,
+        channels=4,
+        num_classes=7,
+        affine=True,
+        execution=execution,
+    ).train()
+    parts, total = cost_by_part(network, side, 3), network_cost(network, side, 3)
+    in_plain = Network(
+        space, space.topology(genotype), cells=5, channels=4, num_classes=7, affine=True, execution="plain"
+    )
+    assert total == network_cost(in_plain, side, 3), "whatever computes the cells"
+    assert Cost(sum(part.parameters for part in parts.values()), sum(part.macs for part in parts.values())) == total
+    assert set(genotype.operations()) <= set(parts)
+    assert all(part.parameters >= 0 and part.macs >= 0 for part in parts.values())
+    assert network.training and all(module.training for module in network.modules())
+
+
+def test_the_parts_of_a_published_network() -> None:
+    parts = cost_by_part(on_meta(DartsSpace(), DartsSpace().topology(zoo.load("pc-darts-cifar10")), 20, 36, 10), 32, 3)
+    assert parts["classifier"] == Cost(5770, 5760)
+    assert parts["max_pool_3x3"] == Cost(0, 0), "it is named, though it has neither weights nor multiply-adds"

@@ -269,7 +269,7 @@ def test_run_directory_holds_what_is_listed() -> None:
     assert files_of(Path("found")) == files_listed("search")
     assert files_of(Path("trained")) == files_listed("retrain")
     status_keys = {key for row in table(section(CLI, "The run directory")) for key in in_backticks(row[0])}
-    assert set(json.loads(Path("found/status.json").read_text())) == status_keys - {"resume"}
+    assert set(json.loads(Path("found/status.json").read_text())) == status_keys - {"resume", "left_seconds"}
 
 
 # -- docs/data.md, docs/tour.md ----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ error is a `cdarts.errors.CdartsError`. Signals stop them with a checkpoint, so 
 """
 
 import difflib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from cdarts.commands.common import default_out
 from cdarts.commands.report import PAGE, reference_of
 from cdarts.commands.retrain import Retrain
 from cdarts.commands.search import Search
+from cdarts.engine.journals import read_journal
 from cdarts.engine.run_dir import check_run, read_json
 from cdarts.errors import ConfigurationError, GenotypeError
 from cdarts.model import CARD, ModelCard, find_model, load_model
@@ -62,7 +62,7 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """One dictionary an epoch, as in ``metrics.jsonl``; of `cdarts run`, the search's and then the training's."""
         parts = [self.path, self.path / "search", self.path / "retrain"]
-        return [line for part in parts for line in _journal(part / "metrics.jsonl")]
+        return [line for part in parts for line in read_journal(part / "metrics.jsonl")]
 
     def report(self) -> Path:
         """Write the run's page, ``report.html``, anew, and return where it lies; a run that goes on may be asked too.
@@ -244,13 +244,3 @@ def _preset(name: str) -> AnyAlgorithm:
 def _out(out: str | Path | None, name: str, data: str | Path, seed: int) -> Path:
     """The run directory that was asked for, else a new one."""
     return default_out(name, Path(data).stem, f"seed{seed}") if out is None else Path(out).expanduser()
-
-
-def _journal(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal, which a run may be writing. Raises `ConfigurationError` for one that is none."""
-    if not path.is_file():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-    except ValueError as error:
-        raise ConfigurationError(f"{path}: not a journal of a run: {error}") from error

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "query": "what NAS-Bench-201 measured for a cell: accuracy, rank, regret",
     "table": "make the NAS-Bench-201 table from the benchmark's published files",
     "report": "the page of a run, or of several side by side: report.html",
+    "watch": "a run in the terminal while it goes on",
     "show": "genotypes, presets, spaces, operations, plans, cells",
     "doctor": "whether this machine can do the work: versions, device, disk, checkpoints, data",
 }

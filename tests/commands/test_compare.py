@@ -213,6 +213,14 @@ def test_the_table_says_what_the_benchmark_says(compared: Path, cdarts_data: Pat
     )
 
 
+def test_it_ends_with_a_page_of_its_runs(compared: Path, cdarts_data: Path) -> None:
+    page = (compared / "report.html").read_text()
+    assert "True test accuracy" in page
+    for search in json.loads((compared / "table.json").read_text())["searches"]:
+        if search["seconds"] is not None:
+            assert f"{search['results']['cifar10']['test']:.2f} %" in page
+
+
 def test_a_run_that_fails_is_told_and_counts_nowhere(
     compared: Path, cdarts_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

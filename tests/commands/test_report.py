@@ -27,7 +27,7 @@ from cdarts.report import page as page_module
 from cdarts.report.page import write_page
 
 _PAGES = runpy.run_path(str(Path(__file__).parents[1] / "report" / "pages.py"))  # tests are no package
-Page, journal, make_run = (_PAGES[name] for name in ("Page", "journal", "make_run"))
+Page, journal, make_run, make_training = (_PAGES[name] for name in ("Page", "journal", "make_run", "make_training"))
 
 Call = Callable[..., Any]
 
@@ -53,6 +53,15 @@ def test_one_page_of_several_runs(call: Call, tmp_path: Path, monkeypatch: pytes
     runs = [make_run(tmp_path / name, epochs=2, space_name="nasbench201") for name in ("a", "b")]
     assert call("report", *runs).code == 0
     assert "2 runs" in page_at(tmp_path).text()
+
+
+def test_event_files_in_place_of_a_page(call: Call, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, epochs=2, space_name="nasbench201") for name in ("a", "b")]
+    result = call("report", *runs, "--tensorboard", tmp_path / "events")
+    assert (result.code, result.err) == (0, "") and f"--logdir {tmp_path / 'events'}" in result.out
+    assert all(len(list((tmp_path / "events" / name).glob("events.out.tfevents.*"))) == 1 for name in ("a", "b"))
+    assert not (runs[0] / PAGE).exists()
+    assert "name one of them" in call("report", *runs, "--tensorboard", tmp_path / "e", "--out", "x.html").error()
 
 
 def test_bad_input(call: Call, tmp_path: Path) -> None:
@@ -247,7 +256,9 @@ class Browser:
             match event.get("method"), event.get("params", {}):
                 case "Runtime.exceptionThrown" | "Runtime.consoleAPICalled" | "Log.entryAdded", _:
                     found.append(event)
-                case "Network.requestWillBeSent", {"type": kind, "request": {"url": url}} if kind != "Document":
+                case "Network.requestWillBeSent", {"type": kind, "request": {"url": url}} if (
+                    kind != "Document" and not url.startswith("data:")
+                ):
                     found.append({"request": url})
         return found
 
@@ -348,3 +359,17 @@ def test_several_runs_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     assert browser.run("document.documentElement.scrollWidth") <= 360
     assert browser.run("document.querySelectorAll('table.runs tbody')[0].rows.length") == 3
     assert browser.complaints() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 800, 1440])
+def test_answers_and_pictures_in_a_browser(browser: Browser, tmp_path: Path, width: int) -> None:
+    names = ["</script><b onclick=alert(1)>", "a very long name of a class, longer than its column", *"cdefgh"]
+    run, _, _ = make_training(tmp_path / "run", classes=names, images=120)
+    write_page([run], run / PAGE, reference_of)
+    browser.open(run / PAGE, width)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    assert browser.run("document.images.length") == 25, "24 worst errors and a sheet"
+    assert browser.run("document.querySelector('.confusion').tBodies[0].rows.length") == 8
+    assert not browser.complaints()

@@ -184,11 +184,13 @@ def test_a_heartbeat_says_where_the_run_is(run: RunDir, monkeypatch: pytest.Monk
     run.status("running")
     for step in range(1, 21):
         now += 1.0
-        run.heartbeat("joint", 3, step)
+        run.heartbeat("joint", 3, step, epochs=8, steps=30, left=lambda at=now: None if at < 105.0 else 60.04)
     status = read_json(run.path / "status.json")
     assert (status["state"], status["phase"], status["epoch"]) == ("running", "joint", 3)
     assert status["step"] == 11, "the first step shows at once, later ones every ten seconds"
+    assert (status["epochs"], status["steps"], status["left_seconds"]) == (8, 30, 60.0)
     run.status("interrupted")
+    assert "left_seconds" not in read_json(run.path / "status.json"), "nothing goes on"
     assert read_json(run.path / "status.json")["step"] == 20, "how it ended is up to date"
 
 
@@ -197,7 +199,7 @@ def test_a_heartbeat_does_not_end_a_run(run: RunDir, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    run.heartbeat("joint", 0, 1)
+    run.heartbeat("joint", 0, 1, epochs=1, steps=1, left=lambda: None)
 
 
 def test_environment(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:

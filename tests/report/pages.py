@@ -8,7 +8,11 @@ from typing import Any
 
 import torch
 
+from cdarts.data import Augmentation, ImageData, Images
 from cdarts.randomness import generator
+from cdarts.report.data_summary import data_summary_json
+from cdarts.report.predictions import predictions_json
+from cdarts.retraining.task import Scores
 from cdarts.spaces import SPACES, Space
 
 
@@ -82,6 +86,46 @@ def make_run(
     if state == "done" and epochs:
         (path / "genotype.json").write_text(json.dumps(genotype.to_json()))
     return path
+
+
+def make_training(
+    path: Path, *, classes: Sequence[str] = ("cat", "dog", "eel"), images: int = 30, side: int = 10, seed: int = 0
+) -> tuple[Path, ImageData, Scores]:
+    """A retraining as its directory holds it, with answers at random: two in three are right."""
+    path.mkdir(parents=True)
+    labels = torch.randint(len(classes), (images,), generator=generator(seed, "labels"))
+    pixels = torch.randint(256, (images, side, side, 3), generator=generator(seed, "pixels"), dtype=torch.uint8)
+    split = Images(pixels.numpy(), labels.numpy())
+    data = ImageData("made", split, split, tuple(classes), (0.5,) * 3, (0.25,) * 3, Augmentation(), warnings=("few",))
+    logits = torch.randn(images, len(classes), generator=generator(seed, "logits"), dtype=torch.float64)
+    logits[torch.arange(images), labels] += 1.0
+    chances = logits.softmax(dim=1)
+    predicted = chances.argmax(dim=1)
+    right = float((predicted == labels).double().mean())
+    own = chances.gather(1, labels[:, None])[:, 0]
+    scores = Scores(right, float(-own.log().mean()), predicted, chances.max(dim=1).values, own)
+    metrics = [
+        {"epoch": epoch, "phase": "train", "loss": 1.0 / (epoch + 1), "test_accuracy": right - 0.1 * (2 - epoch)}
+        | {"seconds": 2.0}
+        for epoch in range(3)
+    ]
+    parts = {"stem": (100, 2000), "sep_conv_3x3": (3000, 70000), "skip_connect": (0, 0), "classifier": (33, 30)}
+    files = {
+        "config.json": {"command": "retrain", "settings": {"data": "made", "seed": seed}},
+        "environment.json": {"images": data.counts()},
+        "status.json": {"state": "done"},
+        "summary.json": {
+            "parameters": 3133,
+            "macs": 72030,
+            "cost_by_part": {name: {"parameters": p, "macs": m} for name, (p, m) in parts.items()},
+        },
+        "predictions.json": predictions_json(data, scores),
+        "data.json": data_summary_json(data),
+    }
+    for name, value in files.items():
+        (path / name).write_text(json.dumps(value))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    return path, data, scores
 
 
 def journal(path: Path, name: str) -> list[dict[str, Any]]:

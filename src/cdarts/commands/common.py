@@ -189,11 +189,16 @@ def describe(data: "ImageData") -> str:
 def note_setting(run_dir: "RunDir", data: "ImageData", device: "torch.device", threads: int) -> None:
     """Write down with what data and on what machine a run begins, or check at a resume that they are the same.
 
-    ``data-skipped.json`` lists images that are left out. Raises `DataError` if the data have changed.
+    ``data-skipped.json`` lists images that are left out, ``data.json`` shows some that are not. Raises `DataError` if
+    the data have changed.
     """
+    from cdarts.report.data_summary import DATA, data_summary_json
+
     run_dir.write_environment(device=str(device), threads=threads, data=data.fingerprint(), images=data.counts())
     if data.skipped:
         run_dir.write_json("data-skipped.json", dict(data.skipped))
+    if not (run_dir.path / DATA).is_file():
+        run_dir.write_json(DATA, data_summary_json(data))
 
 
 def default_out(*words: str) -> Path:

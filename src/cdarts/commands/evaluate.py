@@ -1,6 +1,7 @@
 """Accuracy of a trained run on the test images of its data set."""
 
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from cdarts.commands.common import accuracy_words, announce
-from cdarts.errors import ConfigurationError, DataError
+from cdarts.errors import ConfigurationError, DataError, DiskError, RunInUseError
 from cdarts.statistics import binomial_interval, class_accuracy
 
 if TYPE_CHECKING:
     from cdarts.data import ImageData
+    from cdarts.retraining.task import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class Evaluate:
             )
         batches = evaluation_batches(data.test, card.normalising(data), EVALUATION_BATCH, device)
         scores = evaluate(network.to(device), batches)
+        if self.data is None:
+            leave_predictions(find_model(self.run_dir), data, scores)
         if self.json:
             result = {
                 "data": data.name,
@@ -75,6 +79,21 @@ class Evaluate:
                 mean = class_accuracy(scores.predictions.numpy(), data.test.labels)
                 print(f"test    mean of the classes' accuracies {mean:.4f}, each class counting the same")
         return 0
+
+
+def leave_predictions(directory: Path, data: "ImageData", scores: "Scores") -> None:
+    """Write ``predictions.json`` beside the model, for the run's page.
+
+    Where that cannot be, since another process works there or the disk is full or read-only, a line says so.
+    """
+    from cdarts.engine.run_dir import RunDir
+    from cdarts.report.predictions import PREDICTIONS, predictions_json
+
+    try:
+        with RunDir(directory) as run_dir:
+            run_dir.write_json(PREDICTIONS, predictions_json(data, scores))
+    except (DiskError, RunInUseError) as error:
+        print(f"note: {PREDICTIONS} was not written: {error}", file=sys.stderr)
 
 
 def check_same_data(directory: Path, data: "ImageData") -> None:

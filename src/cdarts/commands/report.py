@@ -1,9 +1,10 @@
 """The page of a run, or of several: `cdarts report`, and what writes it beside a run that is going on."""
 
 import contextlib
+import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,11 +34,19 @@ class Report:
     """Run directories, in whatever state they are."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The file; default: report.html in the run's directory, in the working directory for several runs."""
+    tensorboard: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Write TensorBoard's event files there instead, a folder for each run; needs the package tensorboard."""
 
     def run(self) -> int:
         announce("report", *(str(path) for path in self.runs[:3]), *(["..."] if len(self.runs) > 3 else []))
         if not self.runs:
             raise ConfigurationError("name one run directory or more: cdarts report RUN...")
+        if self.tensorboard is not None:
+            if self.out is not None:
+                raise ConfigurationError("--out and --tensorboard: name one of them; each writes something else")
+            write_event_files(self.runs, self.tensorboard)
+            print(f"events  {self.tensorboard}: tensorboard --logdir {shlex.quote(str(self.tensorboard))}")
+            return 0
         from cdarts.report.page import write_page
 
         default = self.runs[0] / PAGE if len(self.runs) == 1 else Path(PAGE)
@@ -45,6 +54,24 @@ class Report:
         write_page(self.runs, out, reference_of)
         print(f"report  {out}")
         return 0
+
+
+def write_event_files(runs: Sequence[Path], folder: Path) -> None:
+    """Convert the journals of runs, each in a folder that bears the shortest end of its path that tells it apart.
+
+    Raises `ConfigurationError`, `DiskError`.
+    """
+    from cdarts.report.page import names_of
+    from cdarts.report.page_records import read_record
+    from cdarts.report.tensorboard import EventFiles
+
+    for name, path in zip(names_of(runs), runs, strict=True):
+        record = read_record(path)
+        events = EventFiles(folder / name)
+        try:
+            events.follow(record)
+        finally:
+            events.close()
 
 
 def reference_of(record: "Record") -> Mapping[str, Any] | None:

@@ -1,7 +1,7 @@
 """Train the network of a genotype from scratch and test it."""
 
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -156,10 +156,11 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
     `task`: as `settings.build` gives it.
     """
     from cdarts.commands.report import LivePage
-    from cdarts.cost import network_cost
+    from cdarts.cost import cost_by_part, network_cost
     from cdarts.engine import loop
     from cdarts.engine.progress import PlanProgress
     from cdarts.model import card_of, save_model
+    from cdarts.report.predictions import PREDICTIONS, predictions_json
 
     training, genotype = settings.training, task.genotype
     cells, channels = training.size()
@@ -183,6 +184,7 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
         )
         card = card_of(data, training.space, genotype.to_json(), cells, channels)
         save_model(run_dir.path, card, task.network)
+        run_dir.write_json(PREDICTIONS, predictions_json(data, task.test()))
         summary = {
             "test_accuracy": task.last_accuracy,
             "test_interval": binomial_interval(task.last_accuracy, len(data.test)),
@@ -190,6 +192,9 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
             "best_epoch_test_accuracy": task.best_accuracy,
             "parameters": cost.parameters,
             "macs": cost.macs,
+            "cost_by_part": {
+                name: asdict(part) for name, part in cost_by_part(task.network, data.side, data.channels).items()
+            },
             "genotype": genotype.text(),
             "data": data.name,
             "seed": settings.seed,

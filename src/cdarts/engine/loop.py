@@ -153,7 +153,15 @@ class _Walk:
                 self.progress.step(_first(losses) if self.progress.wants_loss() else None)
             self.step += 1
             self.watchdog.step_done()
-            self.run_dir.heartbeat(self.plan[self.epoch].phase, self.epoch, self.step)
+            epoch = self.plan[self.epoch]
+            self.run_dir.heartbeat(
+                epoch.phase,
+                self.epoch,
+                self.step,
+                epochs=len(self.plan),
+                steps=epoch.steps,
+                left=self.progress.forecast,
+            )
             if self.since_checkpoint() >= self.checkpoint_seconds:
                 self.save()
             self.stop_if_asked()

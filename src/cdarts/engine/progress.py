@@ -80,6 +80,10 @@ class PlanProgress:
         """``left 1m15s``, once a step has been timed."""
         return f"left {clock(self.left())}" if self._steps else ""
 
+    def forecast(self) -> float | None:
+        """Seconds that the rest of the plan takes, as `left` says; None until a step has been timed."""
+        return self.left() if self._steps else None
+
     def left(self) -> float:
         """Seconds that the rest of the plan takes."""
         seconds = 0.0

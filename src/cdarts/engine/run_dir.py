@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -16,6 +16,7 @@ from cdarts import __version__
 from cdarts.engine import checkpoint
 from cdarts.engine.checkpoint import State
 from cdarts.engine.files import append_bytes, is_leftover, open_regular, write_bytes, write_json
+from cdarts.engine.journals import read_journal
 from cdarts.errors import CheckpointError, ConfigurationError, DataError, DiskError, RunInUseError
 from cdarts.settings import changes
 
@@ -60,6 +61,7 @@ class RunDir:
         self.path = path
         check_run(path)
         self._place: dict[str, Any] = {}
+        self._left: dict[str, float] = {}
         self._last_heartbeat = -math.inf
         self._lock: IO[str] | None = self._acquire()
         try:
@@ -193,16 +195,26 @@ class RunDir:
             "process": os.getpid(),
             **self._place,
         }
+        if state == "running":
+            value |= self._left
         if state != "done":
             value["resume"] = self.how_to_resume()
         write_json(self.path / "status.json", value)
 
-    def heartbeat(self, phase: str, epoch: int, step: int) -> None:
-        """Note where in its plan a run is; ``status.json`` says so every few seconds."""
-        self._place = {"phase": phase, "epoch": epoch, "step": step}
+    def heartbeat(
+        self, phase: str, epoch: int, step: int, *, epochs: int, steps: int, left: Callable[[], float | None]
+    ) -> None:
+        """Note where in its plan a run is; ``status.json`` says so every few seconds.
+
+        `epochs`, `steps`: how many the plan and this epoch have. `left`: seconds that the rest of the plan takes, None
+        where that is not known yet.
+        """
+        self._place = {"phase": phase, "epoch": epoch, "epochs": epochs, "step": step, "steps": steps}
         now = time.monotonic()
         if now - self._last_heartbeat >= SECONDS_BETWEEN_HEARTBEATS:
             self._last_heartbeat = now
+            seconds = left()
+            self._left = {} if seconds is None else {"left_seconds": round(seconds, 1)}
             with contextlib.suppress(DiskError):  # on a full disk it is the next checkpoint that matters
                 self.status("running")
 
@@ -222,11 +234,7 @@ class RunDir:
 
     def journal(self, name: str) -> list[dict[str, Any]]:
         """The lines of ``<name>.jsonl``, complete ones only. Raises `ConfigurationError` naming a line that is none."""
-        path = self.path / f"{name}.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_bytes().split(b"\n")[:-1]
-        return [_json_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+        return read_journal(self.path / f"{name}.jsonl")
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

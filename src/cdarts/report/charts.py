@@ -241,6 +241,27 @@ def histogram(
     return "".join([*drawn, "</svg>"])
 
 
+# -- what was taken for what -------------------------------------------------------------------------------------------
+
+CONFUSION_SIDE = 420.0
+
+
+def confusion_map(counts: Sequence[Sequence[int]], name: str) -> str:
+    """Labels from top to bottom, predictions from left to right; the darker, the larger the share of the label."""
+    size = CONFUSION_SIDE / len(counts)
+    paths = [""] * LEVELS
+    for y, row in enumerate(counts):
+        total = sum(row)
+        for x, count in enumerate(row):
+            if count:
+                level = min(int(count / total * LEVELS), LEVELS - 1)
+                paths[level] += f"M{_n(x * size)} {_n(y * size)}h{_n(size)}v{_n(size)}h{_n(-size)}z"
+    drawn = [_open("heat confusion", CONFUSION_SIDE, CONFUSION_SIDE, name, wide=True)]
+    drawn.append(f'<path class="frame" d="M0 0h{_n(CONFUSION_SIDE)}v{_n(CONFUSION_SIDE)}h{_n(-CONFUSION_SIDE)}z"/>')
+    drawn += [f'<path class="h{level}" d="{path}"/>' for level, path in enumerate(paths) if path]
+    return "".join([*drawn, "</svg>"])
+
+
 # -- runs against each other -------------------------------------------------------------------------------------------
 
 

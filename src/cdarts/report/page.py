@@ -41,6 +41,7 @@ from cdarts.report.page_cells import (
     family_class,
 )
 from cdarts.report.page_records import Columns, Frame, Record, number_of, object_of, read_record, text_of
+from cdarts.report.page_results import PartRow, Results, part_rows, results, sheet
 from cdarts.settings import changes
 from cdarts.statistics import spread
 from cdarts.topology import Choice, Edge, Genotype
@@ -68,10 +69,13 @@ class Detail:
     """How much a page holds; less of it where it would grow too large."""
 
     frames: int
+    """Of alpha; of several runs, points of each curve."""
     table_rows: int
+    pictures: bool
+    """Whether worst errors are shown."""
 
 
-DETAILS = (Detail(240, 1200), Detail(120, 150), Detail(60, 0), Detail(24, 0))
+DETAILS = (Detail(240, 1200, True), Detail(120, 150, True), Detail(60, 0, True), Detail(24, 0, False))
 
 
 MEASURES = {
@@ -146,6 +150,10 @@ class StageView:
     phases: list[tuple[str, int]] = field(default_factory=list)
     has_cycles: bool = False
     position: Position | None = None
+    results: Results | None = None
+    """Of a training, on its test images."""
+    cost: list[PartRow] = field(default_factory=list)
+    """Of the trained network, by operation."""
     key: list[tuple[str, str]] = field(default_factory=list)
     """Tone and name of what lines stand for, where panels do not list it."""
     head: list[str] = field(default_factory=list)
@@ -157,15 +165,31 @@ class StageView:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def write_page(paths: Sequence[Path], out: Path, reference: Reference = no_reference, now: str | None = None) -> None:
+Known = Mapping[Path, Mapping[str, float]]
+"""By run, numbers that are known beside it, under the names that its journals would give them."""
+
+NOTHING: Known = {}
+
+
+def write_page(
+    paths: Sequence[Path],
+    out: Path,
+    reference: Reference = no_reference,
+    now: str | None = None,
+    known: Known = NOTHING,
+) -> None:
     """Write the page of one run or of several to `out`.
+
+    known: of several runs, what joins their table.
 
     Raises `ConfigurationError` if one of them is no run directory, `DiskError` if the page cannot be written.
     """
-    write_bytes(out, page([read_record(path) for path in paths], reference, now).encode("utf-8", "replace"))
+    write_bytes(out, page([read_record(path) for path in paths], reference, now, known).encode("utf-8", "replace"))
 
 
-def page(records: Sequence[Record], reference: Reference = no_reference, now: str | None = None) -> str:
+def page(
+    records: Sequence[Record], reference: Reference = no_reference, now: str | None = None, known: Known = NOTHING
+) -> str:
     """The page as text, under `MAX_BYTES`: where it would be larger, it holds fewer epochs of alpha and of the table.
 
     `now`: the time of writing, if not this moment.
@@ -173,16 +197,16 @@ def page(records: Sequence[Record], reference: Reference = no_reference, now: st
     written = now or time.strftime("%Y-%m-%d %H:%M:%S %z")
     text = ""
     for detail in DETAILS:
-        text = _page(records, reference, written, detail)
+        text = _page(records, reference, written, detail, known)
         if len(text.encode("utf-8", "replace")) < MAX_BYTES:
             break
     return text
 
 
-def _page(records: Sequence[Record], reference: Reference, written: str, detail: Detail) -> str:
+def _page(records: Sequence[Record], reference: Reference, written: str, detail: Detail, known: Known) -> str:
     script, style = _asset("page.js"), _asset("page.css") + _families()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    view = one_run(records[0], reference, detail) if len(records) == 1 else many_runs(records, detail)
+    view = one_run(records[0], reference, detail) if len(records) == 1 else many_runs(records, detail, known)
     stages: list[StageView] = [] if view["many"] else view["stages"]
     data = {"measures": MEASURES, "stages": [stage.data for stage in stages]}
     return (
@@ -194,8 +218,8 @@ def _page(records: Sequence[Record], reference: Reference, written: str, detail:
             version=__version__,
             style=Markup(style),
             script=Markup(script),
-            policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; "
-            "form-action 'none'",
+            policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:; "
+            "base-uri 'none'; form-action 'none'",
             data=Markup(_embedded(data)),
         )
     )
@@ -261,6 +285,7 @@ def one_run(record: Record, reference: Reference, detail: Detail) -> dict[str, A
         "forms": _forms(genotype),
         "settings": [pair for pair in settings if pair[1]],
         "classes": _classes(parts),
+        "sheet": sheet(parts, next((object_of(p.environment.get("images")) for p in parts if p.environment), {})),
     }
 
 
@@ -382,12 +407,24 @@ def _tiles(record: Record, parts: Sequence[Record], stages: Sequence[StageView])
         tiles.append(Tile(f"{parameters:,.0f}", "parameters"))
     if macs is not None:
         tiles.append(Tile(f"{macs / 1e6:,.1f} M", "multiply-adds", "one image"))
+    tiles += _latency_tiles(summary)
     for part, stage in zip(parts, stages, strict=True):
         if part.command == "retrain":
             tiles.append(Tile(_clock(_seconds(part)), "retraining", f"{part.num_epochs} epochs"))
             continue
         tiles += _search_tiles(part, stage)
     return tiles
+
+
+def _latency_tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    """Of ``latency`` in ``summary.json``, where a training has measured it."""
+    latency = object_of(summary.get("latency"))
+    milliseconds, device = number_of(latency.get("milliseconds")), text_of(latency.get("device"))
+    if milliseconds is None:
+        return []
+    batch = number_of(latency.get("batch_size")) or 1
+    words = [device, _counted(latency.get("threads"), "thread"), f"{batch:g} image{'' if batch == 1 else 's'}"]
+    return [Tile(f"{milliseconds:.2f} ms", "latency", ", ".join(_cut(word) for word in words if word))]
 
 
 def _search_tiles(part: Record, stage: StageView) -> list[Tile]:
@@ -500,6 +537,8 @@ def _stage(record: Record, number: int, detail: Detail) -> StageView:
     view.panels = [panel for title, lines in groups if (panel := _panel(title, lines, columns, clock))]
     view.alpha_panels = [panel for title, lines in ALPHA.items() if (panel := _panel(title, lines, columns, clock))]
     view.position = _position(record)
+    view.results = None if record.predictions is None else results(record.predictions, detail.pictures)
+    view.cost = part_rows(record)
     view.head, view.body = _numbers(record, detail)
     view.data = {
         "epochs": record.num_epochs,
@@ -687,6 +726,11 @@ COSTED = {
 }
 """What may stand against cost, first choice first."""
 
+MOST_TILES = 12
+
+MOST_POINTS = 2_400
+"""Of all curves of a panel; more runs have fewer each."""
+
 LISTED = 6
 """Runs that a panel of curves lists by itself."""
 
@@ -717,14 +761,14 @@ class Difference:
     """For each run: label, class, and whether it differs from the first run's."""
 
 
-def many_runs(records: Sequence[Record], detail: Detail) -> dict[str, Any]:  # noqa: ARG001
+def many_runs(records: Sequence[Record], detail: Detail, known: Known = NOTHING) -> dict[str, Any]:
     """What the template shows of several runs."""
-    names = _names([record.path for record in records])
+    names = names_of([record.path for record in records])
     groups = [_group(record) for record in records]
     kinds = list(dict.fromkeys(groups))
     by_group = 1 < len(kinds) < len(records)
     tones = [f"r{(kinds.index(group) if by_group else index) % TONES}" for index, group in enumerate(groups)]
-    merged = [_merged(record) for record in records]
+    merged = [_merged(record, known.get(record.path, {})) for record in records]
     keys = [key for key in TABLED if any(_last(columns, key) is not None for columns in merged)]
     rows = [
         RunRow(
@@ -739,12 +783,13 @@ def many_runs(records: Sequence[Record], detail: Detail) -> dict[str, Any]:  # n
         )
         for name, tone, group, record, columns in zip(names, tones, groups, records, merged, strict=True)
     ]
-    stages = _overlays(records, names, tones, groups if by_group else names)
+    spreads = _spreads(records, groups, merged, keys)
+    stages = _overlays(records, names, tones, groups if by_group else names, detail)
     return {
         "many": {
             "head": [TABLED[key] for key in keys],
             "rows": rows,
-            "spreads": _spreads(records, groups, merged, keys),
+            "spreads": spreads,
             "differences": _differences(records),
             "names": names,
             "scatter": _scatter(records, names, tones, merged),
@@ -761,15 +806,16 @@ def many_runs(records: Sequence[Record], detail: Detail) -> dict[str, Any]:  # n
             for name, record in zip(names, records, strict=True)
             for remark in dict.fromkeys([*record.remarks, *_remarks(record.stages)])
         ],
-        "tiles": [],
+        "tiles": _spread_tiles(spreads, keys),
         "stages": stages,
         "forms": [],
         "settings": [],
         "classes": [],
+        "sheet": None,
     }
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def names_of(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     absolute = [path.resolve() for path in paths]
     for length in range(1, max(len(path.parts) for path in absolute) + 1):
@@ -785,8 +831,8 @@ def _group(record: Record) -> str:
     return _cut(f"{record.preset or record.command} on {data}")
 
 
-def _merged(record: Record) -> Columns:
-    columns = dict(record.columns)
+def _merged(record: Record, known: Mapping[str, float]) -> Columns:
+    columns: Columns = dict(record.columns) | {key: [value] for key, value in known.items()}
     for stage in record.stages:
         columns |= stage.columns
     return columns
@@ -827,7 +873,7 @@ def _spreads(
 
 
 def _overlays(
-    records: Sequence[Record], names: Sequence[str], tones: Sequence[str], keys: Sequence[str]
+    records: Sequence[Record], names: Sequence[str], tones: Sequence[str], keys: Sequence[str], detail: Detail
 ) -> list[StageView]:
     """`keys`: what each run's tone stands for."""
     stages: list[StageView] = []
@@ -849,7 +895,8 @@ def _overlays(
             if not drawn:
                 continue
             percent = _is_percent(key)
-            lines = [Line(names[index], tones[index], part.columns[key]) for index, part in drawn]
+            most = max(MOST_POINTS // len(drawn), 2) if detail.pictures else 12
+            lines = [Line(names[index], tones[index], thinned(part.columns[key], most)) for index, part in drawn]
             legend = [
                 Legend(names[index], tones[index], figure(part.last(key), percent), key, percent)
                 for index, part in drawn
@@ -861,6 +908,27 @@ def _overlays(
             view.panels.append(Panel(words, charts.line_chart(words, lines, Time(longest), percent), legend))
         stages.append(view)
     return stages
+
+
+def thinned(values: Sequence[Number | None], most: int) -> Sequence[Number | None]:
+    """At most about so many of the numbers, evenly spaced, the last among them; the others become None."""
+    places = [place for place, value in enumerate(values) if value is not None]
+    if len(places) <= most:
+        return values
+    kept = {places[round(index * (len(places) - 1) / (most - 1))] for index in range(most)}
+    return [value if place in kept else None for place, value in enumerate(values)]
+
+
+def _spread_tiles(spreads: Sequence[tuple[str, str, list[str], str]], keys: Sequence[str]) -> list[Tile]:
+    """Of each group of several seeds, its first accuracy with spread."""
+    tiles = []
+    for group, count, cells, _ in spreads:
+        found = next(
+            ((key, cell) for key, cell in zip(keys, cells, strict=True) if "±" in cell and key in COSTED), None
+        )
+        if found is not None:
+            tiles.append(Tile(found[1].replace(" %", "") + " %", COSTED[found[0]].lower(), f"{group}, n = {count}"))
+    return tiles[:MOST_TILES]
 
 
 def _differences(records: Sequence[Record]) -> list[Difference]:

@@ -2,12 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from cdarts.engine.journals import whole_lines
 from cdarts.errors import ConfigurationError, GenotypeError
+from cdarts.report.data_summary import DATA, DataSummary, read_data_summary
+from cdarts.report.predictions import PREDICTIONS, Predictions, read_predictions
 from cdarts.spaces import SPACES
 from cdarts.topology import Choice, Genotype, genotype_from_json, parse_genotype
 
@@ -17,6 +20,8 @@ STAGES = ("search", "retrain")
 MAX_EPOCH = 100_000
 MAX_BYTES = 64 * 1024 * 1024
 """Of a file that is read."""
+
+Content = TypeVar("Content")
 
 Columns = dict[str, list[float | None]]
 """By key of a journal, the numbers of epochs 0, 1, ...; None where an epoch says nothing."""
@@ -49,6 +54,10 @@ class Record:
     """Both journals' numbers."""
     genotype: Genotype | None
     """What ``genotype.json`` or, for a retraining, ``config.json`` holds."""
+    predictions: Predictions | None = None
+    """Of a retraining: its answers for the test images."""
+    data_summary: DataSummary | None = None
+    """What its data set looks like."""
     remarks: list[str] = field(default_factory=list)
     """What is worth a warning."""
     stages: "list[Record]" = field(default_factory=list)
@@ -128,6 +137,8 @@ def read_record(path: Path) -> Record:
         frames=_frames(lines, _space_name(config), remarks),
         columns=_columns([*lines, *metrics]),
         genotype=_genotype(path, config, remarks),
+        predictions=_read(path / PREDICTIONS, read_predictions, remarks),
+        data_summary=_read(path / DATA, read_data_summary, remarks),
         remarks=remarks,
         stages=[read_record(path / name) for name in STAGES if (path / name / "config.json").is_file()],
     )
@@ -170,24 +181,31 @@ def _object_in(path: Path, remarks: list[str] | None) -> dict[str, Any]:
     return value
 
 
+def _read(path: Path, read: Callable[[Mapping[str, Any]], Content], remarks: list[str]) -> Content | None:
+    """What a file holds; None where there is none, or where it cannot be read, which becomes a remark."""
+    known = len(remarks)
+    stored = _object_in(path, remarks)
+    if not path.exists() or len(remarks) > known:
+        return None
+    try:
+        return read(stored)
+    except ValueError as error:
+        remarks.append(f"{path.name} cannot be read: {error}")
+        return None
+
+
 def _journal(path: Path, remarks: list[str]) -> list[dict[str, Any]]:
     """The complete lines of a journal that have an epoch, one for each epoch, in their order."""
+    lines: dict[int, dict[str, Any]] = {}
+    damaged = 0
     try:
-        with path.open("rb") as file:
-            complete = file.read(MAX_BYTES).split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
+        found = list(whole_lines(path, MAX_BYTES))
     except OSError as error:
         remarks.append(f"{path.name} cannot be read: {error.strerror}")
         return []
-    lines, damaged = {}, 0
-    for text in complete:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            line = None
-        epoch = line.get("epoch") if isinstance(line, dict) else None
-        if isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < MAX_EPOCH:
+    for line in (whole.value for whole in found):
+        epoch = None if line is None else line.get("epoch")
+        if line is not None and isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < MAX_EPOCH:
             lines[epoch] = line
         else:
             damaged += 1

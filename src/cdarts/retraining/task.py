@@ -33,6 +33,10 @@ class Scores(NamedTuple):
     loss: float
     predictions: Tensor
     """Predicted class of each image, (N,)."""
+    confidence: Tensor
+    """Probability of the predicted class, (N,)."""
+    label_probability: Tensor
+    """Probability of the image's own class, (N,)."""
 
 
 @torch.no_grad()
@@ -40,15 +44,20 @@ def evaluate(network: Network, batches: Iterator[Batch]) -> Scores:
     """Accuracy and mean cross-entropy of a network over batches, in evaluation mode; the mode is restored."""
     training = network.training
     network.eval()
-    predictions, correct, loss, count = [], 0, 0.0, 0
+    predictions, confidence, label_probability, correct, loss, count = [], [], [], 0, 0.0, 0
     for images, labels in batches:
         logits = network(images).logits
         predictions.append(logits.argmax(dim=1).cpu())
+        probabilities = logits.double().softmax(dim=1).cpu()
+        confidence.append(probabilities.gather(1, predictions[-1][:, None])[:, 0])
+        label_probability.append(probabilities.gather(1, labels.cpu()[:, None])[:, 0])
         correct += int((logits.argmax(dim=1) == labels).sum())
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
         count += len(labels)
     network.train(training)
-    return Scores(correct / count, loss / count, torch.cat(predictions))
+    return Scores(
+        correct / count, loss / count, torch.cat(predictions), torch.cat(confidence), torch.cat(label_probability)
+    )
 
 
 class RetrainTask(Task):

@@ -1,0 +1,189 @@
+"""TensorBoard's event files, made from a run's journals: afterwards, or while another process writes them."""
+
+import base64
+import io
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from cdarts.errors import ConfigurationError, DiskError, GenotypeError
+from cdarts.report.drawing import CELL_NAMES, CONCATENATING, LabelSize, cell_shape, operation_family, operation_label
+from cdarts.report.page_records import Record
+from cdarts.topology import Choice
+
+SUFFIX = ".cdarts"
+"""How the names of files end that were written here, and that are written anew."""
+
+LABEL = LabelSize(height=24.0, width=110.0)
+SCALE = 2
+"""Pixels of a drawing per unit."""
+
+
+class EventFiles:
+    """The event files of one run, in a folder of their own; a run of the whole way has two more in it, one a stage.
+
+    Each number of an epoch is written once, under its key; the step is the epoch, from 0. What an earlier call has
+    written there is replaced. The time of a point is that of the run's beginning and the seconds of its epochs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `ConfigurationError` where the package tensorboard is missing."""
+        try:
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise ConfigurationError(
+                "--tensorboard needs the package tensorboard: pip install 'cdarts[tensorboard]'"
+            ) from error
+        self._make = EventFileWriter
+        self._folder = folder
+        self._writers: dict[str, Any] = {}
+        self._written: dict[str, int] = {}
+        """By stage, epochs that are written."""
+        self._drawn: dict[str, tuple[Choice, ...]] = {}
+
+    def follow(self, record: Record) -> None:
+        """Write what is new since the last call. Raises `DiskError`."""
+        try:
+            for part in record.stages or [record]:
+                self._stage(part, "" if part is record else part.path.name)
+            for writer in self._writers.values():
+                writer.flush()
+        except OSError as error:
+            raise DiskError(f"cannot write to {self._folder}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Write what waits."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
+
+    def _stage(self, part: Record, name: str) -> None:
+        if not part.columns and part.data_summary is None:
+            return
+        began = (part.path / "config.json").stat().st_mtime
+        if name not in self._writers:
+            folder = self._folder / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
+                old.unlink()
+            self._writers[name] = self._make(str(folder), filename_suffix=SUFFIX)
+            if part.data_summary is not None:
+                self._picture(name, "training images", base64.b64decode(part.data_summary.sheet), 0, began)
+        length = max((len(values) for values in part.columns.values()), default=0)
+        seconds = part.columns.get("seconds", [])
+        first = self._written.get(name, 0)
+        frames = {frame.epoch: frame.genotype for frame in part.frames}
+        # an epoch of a search has lines in two journals, and another process may be between them
+        ends = [part.num_epochs, part.frames[-1].epoch + 1 if part.frames else 0][: 1 + (part.command == "search")]
+        whole = length if part.state != "running" else min(ends)
+        for epoch in range(first, whole):
+            at = began + sum(value or 0.0 for value in seconds[: epoch + 1])
+            for key, values in part.columns.items():
+                value = values[epoch] if epoch < len(values) else None
+                if value is not None:
+                    self._scalar(name, key, value, epoch, at)
+            if epoch in frames:
+                self._cells(name, frames[epoch].cells, frames[epoch].space in CONCATENATING, epoch, at)
+        self._written[name] = max(first, whole)
+
+    def _cells(self, name: str, cells: Any, concatenates: bool, epoch: int, at: float) -> None:
+        """A drawing of each cell that has changed."""
+        for kind, choices in cells.items():
+            if self._drawn.get(f"{name}/{kind}") == choices:
+                continue
+            self._drawn[f"{name}/{kind}"] = choices
+            try:
+                picture = cell_png(choices, concatenates)
+            except GenotypeError:
+                continue
+            self._picture(name, CELL_NAMES.get(kind, kind), picture, epoch, at)
+
+    def _scalar(self, name: str, tag: str, value: float, step: int, at: float) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._add(name, Summary.Value(tag=tag, simple_value=value), step, at)
+
+    def _picture(self, name: str, tag: str, png: bytes, step: int, at: float) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        width, height = Image.open(io.BytesIO(png)).size
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+        self._add(name, Summary.Value(tag=tag, image=image), step, at)
+
+    def _add(self, name: str, value: Any, step: int, at: float) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._writers[name].add_event(Event(wall_time=at, step=step, summary=Summary(value=[value])))
+
+
+def cell_png(choices: tuple[Choice, ...], concatenates: bool) -> bytes:
+    """A cell on white as a PNG. Raises `GenotypeError` for one that cannot be drawn."""
+    shape = cell_shape(choices, concatenates, LABEL)
+    margin = 8 * SCALE
+    size = (round(shape.width * SCALE) + 2 * margin, round(shape.height * SCALE) + 2 * margin)
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(12 * SCALE)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return x * SCALE + margin, y * SCALE + margin
+
+    lines = [(line, head, "#aab2bc", 1) for line, head in shape.threads]
+    lines += [(edge.line, edge.head, operation_family(edge.choice.operation).light, 2) for edge in shape.edges]
+    for line, head, colour, width in lines:
+        draw.line([at(x, y) for x, y in points_of(line)], fill=colour, width=width * SCALE, joint="curve")
+        draw.polygon([at(x, y) for x, y in points_of(head)], fill=colour)
+    for state in shape.states:
+        half = (state.width / 2, state.height / 2)
+        box = [at(state.x - half[0], state.y - half[1]), at(state.x + half[0], state.y + half[1])]
+        draw.rounded_rectangle(box, radius=13 * SCALE, fill="#eef1f5", outline="#57606a", width=SCALE)
+        text, small = state.texts
+        draw.text(at(state.x, state.y), f"{text} {small}".strip(), fill="#1d2127", font=font, anchor="mm")
+    for edge in shape.edges:
+        colour = operation_family(edge.choice.operation).light
+        left, top = edge.x - edge.width / 2, edge.y - LABEL.height / 2
+        box = [at(left, top), at(left + edge.width, top + LABEL.height)]
+        draw.rounded_rectangle(box, radius=6 * SCALE, fill="white", outline=colour, width=SCALE)
+        draw.text(at(edge.x, edge.y), operation_label(edge.choice.operation), fill=colour, font=font, anchor="mm")
+    file = io.BytesIO()
+    image.save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
+CURVE_POINTS = 24
+
+
+def points_of(path: str) -> list[tuple[float, float]]:
+    """The corners of an SVG path of absolute M, L, H, C and Z; a curve as so many short lines."""
+    points: list[tuple[float, float]] = []
+    for command, text in _commands(path):
+        numbers = [float(word) for word in text.split()]
+        if command in ("M", "L"):
+            points.append((numbers[0], numbers[1]))
+        elif command == "H":
+            points.append((numbers[0], points[-1][1]))
+        elif command == "C":
+            corners = [points[-1], *zip(numbers[::2], numbers[1::2], strict=True)]
+            points += [_bezier(corners, step / CURVE_POINTS) for step in range(1, CURVE_POINTS + 1)]
+    return points
+
+
+def _commands(path: str) -> list[tuple[str, str]]:
+    """``M1 2L3 4`` -> ``[("M", "1 2"), ("L", "3 4")]``."""
+    found: list[tuple[str, str]] = []
+    for character in path:
+        if character.isalpha():
+            found.append((character, ""))
+        else:
+            found[-1] = (found[-1][0], found[-1][1] + character)
+    return found
+
+
+def _bezier(corners: list[tuple[float, float]], t: float) -> tuple[float, float]:
+    """A point of a cubic Bezier curve (de Casteljau)."""
+    while len(corners) > 1:
+        corners = [((1 - t) * a[0] + t * b[0], (1 - t) * a[1] + t * b[1]) for a, b in pairwise(corners)]
+    return corners[0]
