@@ -7,7 +7,7 @@ tensor operations on a whole batch.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
+from cdarts.data.policies import Policy
 from cdarts.errors import ConfigurationError, DataError
 from cdarts.randomness import generator
 
@@ -234,7 +235,9 @@ class Batches:
         stream: str,
         augmentation: Augmentation | None,
         device: torch.device,
+        policies: Sequence[Policy] = (),
     ) -> None:
+        """`policies`: what else becomes of an image, in this order, after crop and flip and before it is normalised."""
         if batch_size < 2:
             raise ConfigurationError(f"--batch-size {batch_size}: batch normalisation needs at least 2 images")
         if batch_size > len(images):
@@ -246,6 +249,7 @@ class Batches:
         self.stream = stream
         self.augmentation = Augmentation() if augmentation is None else augmentation
         self.device = device
+        self.policies = policies
         self.pixels = _channels_first(images.pixels).to(device)
         self.labels = torch.tensor(images.labels, device=device)
         self.mean, self.std = _statistics(data, device)
@@ -268,7 +272,8 @@ class Batches:
         # columns are always drawn, so that switching one augmentation on leaves the others' draws as they were.
         order = torch.randperm(num_images, generator=generator(self.seed, self.stream, "order", epoch))
         uniforms = torch.rand(num_images, 5, generator=generator(self.seed, self.stream, "augmentation", epoch))
-        order = order.to(self.device)
+        rows = [(policy, policy.uniforms(num_images, self.seed, self.stream, epoch)) for policy in self.policies]
+        positions, order = order, order.to(self.device)
         shifts = (uniforms[:, 0:2] * (2 * padding + 1)).long().to(self.device)
         flips = ((uniforms[:, 2] < 0.5) & self.augmentation.flip).to(self.device)
         centres = (uniforms[:, 3:5] * side).long().to(self.device)
@@ -277,6 +282,8 @@ class Batches:
             pixels = self.pixels[index]
             if padding or self.augmentation.flip:
                 pixels = _cropped(pixels, padding, shifts[index], flips[index])
+            for policy, uniforms in rows:
+                pixels = policy(pixels, uniforms[positions[start : start + self.batch_size]])
             images = _normalised(pixels, self.mean, self.std)
             if cutout:
                 images.masked_fill_(_square(side, cutout, centres[index]), 0.0)

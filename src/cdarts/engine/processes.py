@@ -60,6 +60,8 @@ class RunsProgress:
     def __init__(self, title: str, labels: Mapping[Path, str], groups: Mapping[Path, str], jobs: int) -> None:
         """`labels`, `groups`: what each run is called and which others are like it, runs included that are done."""
         self.failures: dict[Path, str] = {}
+        self.exit_codes: dict[Path, int] = {}
+        """Of those that failed."""
         self._title = title
         self._labels, self._groups = labels, groups
         self._jobs = jobs
@@ -88,6 +90,7 @@ class RunsProgress:
         label = self._labels[outcome.path]
         if outcome.exit_code:
             self.failures[outcome.path] = outcome.message
+            self.exit_codes[outcome.path] = outcome.exit_code
             self._line(f"{label} failed after {clock(seconds)}: {outcome.message}")
         else:
             self._seconds[outcome.path] = seconds
