@@ -1,6 +1,8 @@
 """Many searches under one protocol, method by method and seed by seed, and one table of what they found."""
 
 import difflib
+import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +14,6 @@ import tyro
 from cdarts.algorithms import AnyAlgorithm, CyclicConfig, Protocol
 from cdarts.benchmarks.nasbench201 import SPACE, Table, find_table
 from cdarts.commands.common import announce, config_of, default_out, describe
-from cdarts.commands.many import begin_run, carry_out, check_jobs, default_jobs, parse_seeds, pending_of
 from cdarts.commands.search import Search
 from cdarts.errors import ConfigurationError
 from cdarts.presets import PRESETS
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 COMPARISON = "comparison.json"
 """What a comparison's directory says about itself."""
-
-DECISIVE = ("algorithm", "data", "image_size", "seed", "shuffled_labels", "device", "threads", "execution")
-"""Settings of a search that must stay as they are for it to be gone on with."""
 
 TABLE_PREFIX = "table-"
 """Before the names of searches on the table, some of which searches with images bear too."""
@@ -103,6 +101,23 @@ def parse_methods(text: str) -> list[str]:
     return names
 
 
+MAX_SEEDS = 10_000
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``10-13`` or ``10,11,20-23`` as numbers, in order. Raises `ConfigurationError`."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
+        first, last = (0, -1) if match is None else (int(match[1]), int(match[2] or match[1]))
+        if last < first or last - first >= MAX_SEEDS:
+            raise ConfigurationError(f"--seeds {text}: write 10-13 or 10,11,20")
+        seeds.extend(range(first, last + 1))
+    if len(set(seeds)) < len(seeds):
+        raise ConfigurationError(f"--seeds {text}: a seed is named twice")
+    return seeds
+
+
 def _unknown(name: str, known: Iterable[str]) -> str:
     names = list(known)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
@@ -158,7 +173,8 @@ class Compare:
         from cdarts.engine.run_dir import is_done
 
         protocol = find_protocol(self.protocol)
-        check_jobs(self.jobs)
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigurationError(f"--jobs {self.jobs}: must be at least 1")
         table = Table.load(find_table(self.table))
         out = self.out or default_out("compare", self.protocol)
         settle(out, self.protocol, protocol)
@@ -203,22 +219,24 @@ class Compare:
 
     def _search(self, contenders: Sequence[Contender], out: Path) -> dict[str, str]:
         """Carry the searches out that are not done yet; returns why those failed that did, by contender."""
+        from cdarts.engine.processes import RunsProgress, resume_all
+        from cdarts.engine.run_dir import is_done
         from cdarts.engine.runtime import Interrupted, stop_on_signals
 
         for contender in contenders:
-            begin_run(contender.path, config_of("search", contender.settings), DECISIVE, contender.method)
-        pending = pending_of([contender.path for contender in contenders], out)
+            open_run(contender)
+        pending = [contender for contender in contenders if not is_done(contender.path)]
+        print(f"runs    {len(contenders)} in {out}, {len(contenders) - len(pending)} of them done already", flush=True)
         if not pending:
             return {}
         # data that cannot be had fails here, once
-        settings = next(contender.settings for contender in contenders if contender.path == pending[0])
-        print(describe(settings.load_data()), flush=True)
-        jobs = min(self.jobs or default_jobs(settings.device), len(pending))
+        print(describe(pending[0].settings.load_data()), flush=True)
+        jobs = min(self.jobs or default_jobs(pending[0].settings.device), len(pending))
         labels = {contender.path: str(contender) for contender in contenders}
-        groups = {contender.path: contender.method for contender in contenders}
+        progress = RunsProgress("compare", labels, {contender.path: contender.method for contender in contenders}, jobs)
         try:
             with stop_on_signals() as stop:
-                progress = carry_out("compare", pending, labels, groups, jobs, stop)
+                resume_all([contender.path for contender in pending], jobs, stop, progress)
         except Interrupted as error:
             raise Interrupted(error.number, self._how_to_go_on(out)) from error
         return {labels[path]: message for path, message in progress.failures.items()}
@@ -320,6 +338,37 @@ def settle(out: Path, name: str, protocol: Protocol) -> None:
     except OSError as error:
         raise DiskError(f"cannot create {out}: {error.strerror or error}") from error
     write_json(out / COMPARISON, wanted)
+
+
+def open_run(contender: Contender) -> None:
+    """Make a search's run directory, or make sure that the one there was begun with the same settings.
+
+    Raises `ConfigurationError`, `DiskError`.
+    """
+    from cdarts.engine.run_dir import RunDir, read_json
+
+    config = config_of("search", contender.settings)
+    if not (contender.path / "config.json").is_file():
+        RunDir.create(contender.path, config).close()
+        return
+    begun = read_json(contender.path / "config.json").get("settings")
+    changes = [
+        name
+        for name in ("algorithm", "data", "image_size", "seed", "shuffled_labels", "device", "threads", "execution")
+        if not isinstance(begun, dict) or begun.get(name) != config["settings"][name]
+    ]
+    if changes:
+        raise ConfigurationError(
+            f"{contender.path} was begun with other settings than {contender.method} has now "
+            f"({', '.join(changes)}); remove it, or choose a new name with --out"
+        )
+
+
+def default_jobs(device: str) -> int:
+    """Searches at a time: one for each core that this process may use; on a GPU one."""
+    if device == "cuda":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def found_by(contender: Contender) -> "Found":

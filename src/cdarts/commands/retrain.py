@@ -22,7 +22,7 @@ from cdarts.commands.common import (
     note_setting,
     session,
 )
-from cdarts.commands.many import check_jobs, parse_seeds
+from cdarts.commands.many_runs import check_jobs, parse_seeds
 from cdarts.commands.seeds import open_folder, retrain_seeds
 from cdarts.errors import ConfigurationError, GenotypeError
 from cdarts.retraining import DEFAULT_PRESET, RETRAINING_PRESETS, Retraining
@@ -145,7 +145,8 @@ class Retrain(Setup):
             asked = replace(asked, threads=asked.threads or 1)
         device, threads = asked.machine()
         data = asked.load_data()
-        print(describe(data), flush=True)
+        if self.seeds is None or self.dry_run:  # otherwise it is told once the runs are counted
+            print(describe(data), flush=True)
         named = f"seed{self.seed}" if self.seeds is None else f"seeds{self.seeds}"
         out = self.out or default_out("retrain", data.name, named)
         settings = replace(asked.settled(device, threads), training=training, out=out)
@@ -157,7 +158,7 @@ class Retrain(Setup):
         config = config_of("retrain", settings) | {"genotype": genotype.to_json()}
         if self.seeds is not None:
             del task
-            return retrain_seeds(open_folder(out, config), settings)
+            return retrain_seeds(open_folder(out, config), settings, genotype)
         retrain(RunDir.create(out, config), settings, data, task)
         name = shlex.quote(str(out))
         print(f"next    cdarts predict {name} IMAGE...    cdarts evaluate {name}")
@@ -167,7 +168,7 @@ class Retrain(Setup):
         from cdarts.engine.run_dir import RunDir, is_done
 
         if self.seeds is not None:
-            return retrain_seeds(RunDir(path), self)
+            return retrain_seeds(RunDir(path), self, genotype_of(path))
         if is_done(path):
             trained(path)
             return 0

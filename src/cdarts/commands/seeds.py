@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdarts.commands.common import config_of, session
-from cdarts.commands.many import begin_run, carry_out, default_jobs, parse_seeds, pending_of
-from cdarts.errors import CdartsError
+from cdarts.commands.many_runs import PlannedRun, carry_out, parse_seeds
+from cdarts.errors import CdartsError, ConfigurationError
+from cdarts.topology import Genotype
 
 if TYPE_CHECKING:
     from cdarts.commands.retrain import Retrain
     from cdarts.engine.run_dir import RunDir
-
-DECISIVE = ("training", "data", "image_size", "seed", "device", "threads", "execution")
-"""Settings of a retraining that must stay as they are for it to be gone on with."""
 
 SPREADS = ("test_accuracy", "best_epoch_test_accuracy", "test_flip_accuracy")
 """What a summary has the mean and the standard deviation of, where runs have it."""
@@ -41,48 +39,49 @@ def open_folder(out: Path, config: dict[str, Any]) -> "RunDir":
         return RunDir.create(out, config)
     begun = read_json(out / "config.json")
     before = begun.get("settings")
-    free = {name: before.get(name) for name in ("seeds", "jobs")} if isinstance(before, dict) else {}
+    if begun.get("command") != "retrain" or not isinstance(before, dict) or before.get("seeds") is None:
+        raise ConfigurationError(f"{out} holds a run of another kind already; choose a new name with --out")
+    free = {name: before.get(name) for name in ("seeds", "jobs")}
     check_unchanged(out, begun, {**config, "settings": {**config["settings"], **free}})
     run_dir = RunDir(out)
     write_json(out / "config.json", config)
     return run_dir
 
 
-def retrain_seeds(run_dir: "RunDir", settings: "Retrain") -> int:
+def retrain_seeds(run_dir: "RunDir", settings: "Retrain", genotype: Genotype) -> int:
     """Train with each of the seeds that is not done, and write ``summary.json``; returns an exit code.
 
     Each run is an ordinary one, ``seed-N``. Raises `SeedFailed` after the summary if runs have failed, `Interrupted`
     once a signal has stopped them all.
     """
-    from cdarts.engine.run_dir import is_done
+    from cdarts.engine.processes import RESOURCES
+    from cdarts.engine.run_dir import read_json
 
     assert settings.seeds is not None
-    genotype = run_dir.config()["genotype"]
-    runs = {seed: run_dir.path / f"seed-{seed}" for seed in parse_seeds(settings.seeds)}
-    with session(run_dir, page=False) as stop:
-        for seed, path in runs.items():
-            of_seed = replace(settings, seed=seed, seeds=None, jobs=None, out=path)
-            begin_run(path, config_of("retrain", of_seed) | {"genotype": genotype}, DECISIVE, f"seed {seed}")
-        pending = pending_of(list(runs.values()), run_dir.path)
-        failures: dict[int, str] = {}
-        exit_codes: list[int] = []
-        if pending:
-            jobs = min(settings.jobs or default_jobs(settings.device), len(pending))
-            labels = {path: f"seed {seed}" for seed, path in runs.items()}
-            progress = carry_out("retrain", pending, labels, dict.fromkeys(labels, "retrain"), jobs, stop)
-            failures = {seed: progress.failures[path] for seed, path in runs.items() if path in progress.failures}
-            exit_codes = [progress.exit_codes[runs[seed]] for seed in failures]
-        done = {seed: path for seed, path in runs.items() if is_done(path)}
+    runs = [_planned(settings, seed, run_dir.path, genotype) for seed in parse_seeds(settings.seeds)]
+    with session(run_dir, page=False):
+        failures = carry_out("retrain", runs, run_dir.path, settings.jobs, run_dir.how_to_resume())
+        done = {run.seed: run.path for run in runs if run not in failures}
         if done:
-            summary = summarize(done, failures)
+            summary = summarize(done, {run.seed: message for run, message in failures.items()})
             run_dir.write_json("summary.json", summary)
-            run_dir.write_json("genotype.json", genotype)
+            run_dir.write_json("genotype.json", genotype.to_json())
             for line in in_words(summary):
                 print(line, flush=True)
         if failures:
-            names = ", ".join(f"{seed} ({message})" for seed, message in failures.items())
-            raise SeedFailed(f"seed {names} failed; {len(done)} of {len(runs)} are done", exit_codes[0])
+            first, message = next(iter(failures.items()))
+            raise SeedFailed(
+                f"{len(failures)} of {len(runs)} runs failed, first {first}: {message}",
+                read_json(first.path / RESOURCES)["exit_code"],
+            )
     return 0
+
+
+def _planned(settings: "Retrain", seed: int, folder: Path, genotype: Genotype) -> PlannedRun:
+    """The run of one seed."""
+    path = folder / f"seed-{seed}"
+    own = replace(settings, seed=seed, seeds=None, jobs=None, out=path)
+    return PlannedRun("retraining", seed, path, own, config_of("retrain", own) | {"genotype": genotype.to_json()})
 
 
 def summarize(runs: dict[int, Path], failures: dict[int, str]) -> dict[str, Any]:

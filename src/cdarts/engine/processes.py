@@ -22,7 +22,7 @@ LOG = "output.log"
 """What the processes of a run have printed, in its directory."""
 
 RESOURCES = "resources.json"
-"""What they have used, in its directory."""
+"""What they have used, in its directory, and the exit code of the last of them, below 0 for a signal."""
 
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_BETWEEN_LINES = 60.0
@@ -60,8 +60,6 @@ class RunsProgress:
     def __init__(self, title: str, labels: Mapping[Path, str], groups: Mapping[Path, str], jobs: int) -> None:
         """`labels`, `groups`: what each run is called and which others are like it, runs included that are done."""
         self.failures: dict[Path, str] = {}
-        self.exit_codes: dict[Path, int] = {}
-        """Of those that failed."""
         self._title = title
         self._labels, self._groups = labels, groups
         self._jobs = jobs
@@ -90,7 +88,6 @@ class RunsProgress:
         label = self._labels[outcome.path]
         if outcome.exit_code:
             self.failures[outcome.path] = outcome.message
-            self.exit_codes[outcome.path] = outcome.exit_code
             self._line(f"{label} failed after {clock(seconds)}: {outcome.message}")
         else:
             self._seconds[outcome.path] = seconds
@@ -215,6 +212,7 @@ def _reap(child: _Child, options: int) -> Outcome | None:
     used: dict[str, Any] = {
         "wall_seconds": round(before.wall_seconds + time.monotonic() - child.began, 1),
         "peak_memory_bytes": max(before.peak_memory_bytes, usage.ru_maxrss * unit),
+        "exit_code": code,
     }
     with contextlib.suppress(DiskError):  # on a full disk the run's own end matters more
         write_json(child.path / RESOURCES, used)
