@@ -114,7 +114,14 @@ def _call(name: str, arguments: list[str]) -> int:
     import tyro
 
     module = importlib.import_module(f"cdarts.commands.{name}")
-    command = tyro.cli(module.COMMAND, args=arguments, prog=f"cdarts {name}", config=(tyro.conf.AvoidSubcommands,))
+    command = tyro.cli(
+        module.COMMAND,
+        args=arguments,
+        prog=f"cdarts {name}",
+        # a command may take its defaults from what is asked for
+        default=module.default_for(arguments) if hasattr(module, "default_for") else tyro.MISSING_NONPROP,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
     code: int = command.run()
     return code
 

@@ -2,17 +2,29 @@
 
 import json
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+import safetensors.torch
+import torch
 
 from cdarts import zoo
 from cdarts.algorithms import CyclicConfig
+from cdarts.cli import main
 from cdarts.commands.search import Search
-from cdarts.engine.run_dir import read_json
+from cdarts.engine.run_dir import read_json, read_last_state
+from cdarts.model import load_model
+from cdarts.networks import num_parameters
+from cdarts.retraining import RETRAINING_PRESETS
+from cdarts.settings import to_json
 from cdarts.spaces import DartsSpace
 from cdarts.topology import read_genotype
 
@@ -204,3 +216,213 @@ def test_suggested_commands_are_quoted(tmp_path: Path, call: Call, arguments: tu
     out = tmp_path / "my run"
     result = call("retrain", *arguments, "--epochs", "1", "--out", out)
     assert result.out.splitlines()[-1] == f"next    cdarts predict '{out}' IMAGE...    cdarts evaluate '{out}'"
+
+
+# -- presets -----------------------------------------------------------------------------------------------------------
+
+
+def training_of(run: Path) -> dict[str, Any]:
+    """What a run was begun with."""
+    return dict(read_json(run / "config.json")["settings"]["training"])
+
+
+@pytest.mark.parametrize("words", [("--preset", "quick"), ("--preset=quick",)])
+def test_a_preset_gives_the_defaults_and_flags_come_first(
+    tmp_path: Path, call: Call, few_digits: Path, words: tuple[str, ...]
+) -> None:
+    out = tmp_path / "run"
+    small = ("--cells", "2", "--channels", "2", "--epochs", "2", "--batch-size", "16", "--warmup-epochs", "1")
+    result = call("retrain", "darts-v2", *words, *small, "--data", few_digits, "--out", out, "--threads", "1")
+    assert result.code == 0, result.err
+    quick = RETRAINING_PRESETS["quick"]
+    expected = replace(quick, cells=2, channels=2, epochs=2, batch_size=16, warmup_epochs=1)
+    assert training_of(out) == to_json(expected)
+    assert read_json(out / "config.json")["settings"]["preset"] == "quick"
+
+
+def test_help_shows_a_presets_values(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            main(["retrain", *words, "--help"])
+        return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    assert "in NAS-Bench-201. (default: 14)" in shown("--preset", "imagenet")
+    assert "--lr FLOAT (default: 0.5)" in shown("--preset", "imagenet")
+    assert "--lr FLOAT (default: 0.025)" in shown()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--preset", "quik"), "--preset quik: no preset of that name for retraining. Did you mean quick? There are"),
+        (("--preset", "cdarts"), "--preset cdarts: no preset of that name for retraining"),
+        (("--rand-augment", "2", "40"), "--rand-augment 2 40: give a number of transforms"),
+        (("--precision", "bfloat16", "--execution", "fused"), "--precision bfloat16: the kernels of --execution fused"),
+        (("--jobs", "2"), "--jobs 2: there is one run only"),
+        (("--seeds", "2-1"), "--seeds 2-1: write 10-13"),
+        (("--seeds", "0-1", "--jobs", "0"), "--jobs 0: must be at least 1"),
+        (("--seeds", "0-1", "--seed", "3"), "--seed 3: --seeds 0-1 names all seeds"),
+        (("--seeds", "0-1", "--channels", "3"), "channels 3"),
+    ],
+)
+def test_slips_are_told_before_anything_is_written(
+    tmp_path: Path, call: Call, few_digits: Path, words: tuple[str, ...], message: str
+) -> None:
+    result = call("retrain", "darts-v2", "--data", few_digits, "--out", tmp_path / "run", *words)
+    assert result.code == 2
+    assert message in result.error()
+    assert not (tmp_path / "run").exists()
+
+
+def test_imagenets_recipe_is_for_its_space(tmp_path: Path, call: Call) -> None:
+    result = call("retrain", "cdarts-nasbench201-1", "--preset", "imagenet", "--out", tmp_path / "run")
+    assert result.code == 2
+    assert "--preset imagenet: its recipe is for cells of space darts" in result.error()
+
+
+def test_bfloat16_takes_share_and_says_so(tmp_path: Path, call: Call, arguments: tuple[str, ...]) -> None:
+    out = tmp_path / "run"
+    result = call("retrain", *arguments, "--epochs", "1", "--precision", "bfloat16", "--out", out)
+    assert result.code == 0, result.err
+    assert "note    execution share, not fused, whose kernels have no bfloat16\n" in result.out
+    assert read_json(out / "config.json")["settings"]["execution"] == "share"
+
+
+# -- what is kept ------------------------------------------------------------------------------------------------------
+
+HELPERS = ("auxiliary", "average", "drop_path", "dropout", "bernoulli", "rand")
+"""Words that only training knows."""
+
+
+def test_neither_head_nor_drop_path_reach_what_is_exported(
+    tmp_path: Path, call: Call, arguments: tuple[str, ...]
+) -> None:
+    """Trained with both: saved weights and every exported form hold the network alone."""
+    out = tmp_path / "run"
+    trained = call("retrain", *arguments, "--drop-path", "0.5", "--ema-decay", "0.9", "--out", out)
+    assert trained.code == 0, trained.err
+    state = read_last_state(out)["modules"]
+    assert set(state) == {"network", "auxiliary", "average"}, "they were there"
+    card, network = load_model(out)
+    assert network.state_dict().keys() == state["network"].keys()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, state["average"][name]), "the average is what is kept"
+    assert any(not torch.equal(state["average"][name], state["network"][name]) for name in state["network"])
+    saved = safetensors.torch.load_file(out / "model.safetensors")
+    assert len(saved) == len(network.state_dict())
+    parameters = num_parameters(network)
+    assert parameters == read_json(out / "summary.json")["parameters"]
+
+    for form, name in (("onnx", "model.onnx"), ("pt2", "model.pt2"), ("module", "model.py")):
+        result = call("export", out, "--format", form, "--out", tmp_path / name)
+        assert result.code == 0, result.err
+    program = torch.export.load(tmp_path / "model.pt2")
+    assert sum(tensor.numel() for tensor in program.parameters()) == parameters
+    calls = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    calls |= {node.op_type for node in graph.node}
+    calls |= {initializer.name for initializer in graph.initializer}
+    source = (tmp_path / "model.py").read_text().lower()
+    for word in HELPERS:
+        assert not [name for name in calls if word in name.lower()], word
+        assert word not in source, word
+    images = torch.rand(4, *(card.image_channels, card.side, card.side))
+    with torch.no_grad():
+        assert torch.equal(network(images).logits, network(images).logits), "nothing is drawn"
+
+
+# -- several seeds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_seeds(tmp_path_factory: pytest.TempPathFactory, few_digits: Path) -> Path:
+    """Two seeds, trained at once."""
+    out = tmp_path_factory.mktemp("seeds") / "all"
+    assert main(["retrain", "darts-v2", *SMALL, "--data", str(few_digits), "--seeds", "0-1", "--out", str(out)]) == 0
+    return out
+
+
+def test_each_seed_is_an_ordinary_run(
+    of_seeds: Path, tmp_path: Path, call: Call, few_digits: Path, results: Callable[[Path], dict[str, Any]]
+) -> None:
+    alone = tmp_path / "alone"
+    assert call("retrain", "darts-v2", *SMALL, "--data", few_digits, "--seed", "1", "--out", alone).code == 0
+    assert results(alone) == results(of_seeds / "seed-1")
+    own = read_json(of_seeds / "seed-1" / "config.json")["settings"]
+    assert (own["seed"], own["seeds"], own["jobs"]) == (1, None, None)
+
+
+def test_the_summary_of_seeds(of_seeds: Path) -> None:
+    summary = read_json(of_seeds / "summary.json")
+    each = [read_json(of_seeds / f"seed-{seed}" / "summary.json") for seed in (0, 1)]
+    accuracies = [one["test_accuracy"] for one in each]
+    assert summary["n"] == 2
+    assert summary["test_accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert summary["test_accuracy"]["std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert summary["worst"] == {"seed": int(np.argmin(accuracies)), "test_accuracy": min(accuracies)}
+    assert [one["test_accuracy"] for one in summary["seeds"]] == accuracies
+    assert summary["parameters"] == each[0]["parameters"]
+    assert summary["failures"] == []
+    assert {"cdarts", "torch", "device", "threads"} <= summary.keys()
+    assert read_json(of_seeds / "status.json")["state"] == "done"
+    assert read_genotype(of_seeds / "genotype.json") == zoo.load("darts-v2")
+
+
+def test_the_same_command_goes_on_and_takes_more_seeds(of_seeds: Path, call: Call, few_digits: Path) -> None:
+    before = (of_seeds / "seed-0" / "model.safetensors").stat().st_mtime_ns
+    result = call("resume", of_seeds)
+    assert result.code == 0, result.err
+    assert "2 of them done already" in result.out and "n 2, worst" in result.out
+    command = ("retrain", "darts-v2", *SMALL, "--data", few_digits, "--out", of_seeds)
+    more = call(*command, "--seeds", "0-2")
+    assert more.code == 0, more.err
+    assert read_json(of_seeds / "summary.json")["n"] == 3
+    assert (of_seeds / "seed-0" / "model.safetensors").stat().st_mtime_ns == before
+    other = call(*command, "--seeds", "0-2", "--lr", "0.1")
+    assert other.code == 2
+    assert "settings.training.lr was 0.025, is 0.1" in other.error()
+    assert "holds a run already" in call(*command).error()
+    single = call("retrain", "darts-v2", *SMALL, "--data", few_digits, "--out", of_seeds / "seed-0", "--seeds", "0-1")
+    assert "holds a run of another kind already" in single.error()
+
+
+def test_a_folder_of_seeds_is_stopped_and_gone_on_with(
+    tmp_path: Path, few_digits: Path, results: Callable[[Path], dict[str, Any]], of_seeds: Path, call: Call
+) -> None:
+    out = tmp_path / "cut"
+    words = ["darts-v2", *SMALL, "--data", str(few_digits), "--seeds", "0-1", "--jobs", "1", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cdarts.cli", "retrain", *words], stderr=subprocess.PIPE, text=True
+    )
+    while not (out / "seed-0" / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert error.splitlines()[-1] == f"error: stopped by SIGTERM; go on: cdarts resume {out}"
+    assert read_json(out / "status.json")["state"] == "interrupted"
+    assert not (out / "summary.json").exists()
+    assert call("resume", out).code == 0
+    for seed in ("seed-0", "seed-1"):
+        assert results(out / seed) == results(of_seeds / seed)
+
+
+def test_seeds_that_fail_are_told_and_the_others_count(tmp_path: Path, call: Call, few_digits: Path) -> None:
+    out = tmp_path / "run"
+    words = ("--lr", "1e30", "--clip-norm", "None", "--seeds", "0", "--out", out)
+    result = call("retrain", "darts-v2", *SMALL, "--data", few_digits, *words)
+    assert result.code == 5
+    assert "1 of 1 runs failed, first retraining seed 0: " in result.err and "not finite" in result.err
+    assert read_json(out / "status.json")["state"] == "failed"
+    assert not (out / "summary.json").exists()
+
+
+def test_a_dry_run_of_seeds_is_that_of_one(
+    tmp_path: Path, call: Call, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call("retrain", *arguments, "--seeds", "0-4", "--dry-run")
+    assert result.code == 0
+    assert list(tmp_path.iterdir()) == []
+    assert "plan    4 epochs of 3 steps" in result.out

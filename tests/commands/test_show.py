@@ -19,6 +19,8 @@ from cdarts.errors import ConfigurationError, DiskError, GenotypeError
 from cdarts.operations import OPERATIONS
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.report.drawing import draw_genotype
+from cdarts.retraining import RETRAINING_PRESETS, RETRAINING_SUMMARIES
+from cdarts.settings import to_json
 from cdarts.spaces import SPACES
 
 
@@ -209,7 +211,9 @@ def test_drawings_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_presets_say_what_they_change(capsys: pytest.CaptureFixture[str]) -> None:
-    presets = printed_json(capsys, "presets")
+    shown = printed_json(capsys, "presets")
+    assert len(shown) == len(PRESETS) + len(RETRAINING_PRESETS), "no name means two things"
+    presets = {name: preset for name, preset in shown.items() if preset["command"] == "search"}
     assert list(presets) == list(PRESETS)
     assert {name: preset["summary"] for name, preset in presets.items()} == SUMMARIES
     assert presets["cdarts"]["differences"] == {}
@@ -223,6 +227,19 @@ def test_presets_say_what_they_change(capsys: pytest.CaptureFixture[str]) -> Non
     assert not any(isinstance(value, dict) for value in official.values())
     words = printed(capsys, "presets").split()
     assert set(PRESETS) <= set(words)
+
+
+def test_recipes_of_retraining_are_listed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = printed_json(capsys, "presets")
+    recipes = {name: preset for name, preset in shown.items() if preset["command"] == "retrain"}
+    assert {name: recipe["summary"] for name, recipe in recipes.items()} == RETRAINING_SUMMARIES
+    assert {name: recipe["settings"] for name, recipe in recipes.items()} == {
+        name: to_json(recipe) for name, recipe in RETRAINING_PRESETS.items()
+    }
+    assert recipes["cifar10"]["differences"] == recipes["cifar100"]["differences"] == {}
+    assert recipes["imagenet"]["differences"]["space.stem_name"] == "imagenet"
+    assert recipes["quick"]["differences"]["epochs"] == RETRAINING_PRESETS["quick"].epochs
+    assert set(RETRAINING_PRESETS) <= set(printed(capsys, "presets").split())
 
 
 def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,12 @@ def test_the_space_follows_the_genotype() -> None:
         ("label_smoothing", 1.0),
         ("label_smoothing", math.nan),
         ("cutout", -1),
+        ("mixup", -0.1),
+        ("mixup", math.inf),
+        ("cutmix", math.nan),
+        ("ema_decay", 1.0),
+        ("ema_decay", -0.1),
+        ("accumulation", 0),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_their_flag(field: str, value: Any) -> None:

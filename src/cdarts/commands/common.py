@@ -207,11 +207,11 @@ def default_out(*words: str) -> Path:
 
 
 @contextlib.contextmanager
-def session(run_dir: "RunDir") -> "Iterator[StopFlag]":
+def session(run_dir: "RunDir", *, page: bool = True) -> "Iterator[StopFlag]":
     """Hold a run directory for a block and leave a true ``status.json`` behind, however the block ends.
 
-    And a true page, ``report.html``. An interruption leaves the block with the command that resumes this run; of
-    nested sessions, the outermost one.
+    And a true page, ``report.html``; `page`: whether the directory has one. An interruption leaves the block with the
+    command that resumes this run; of nested sessions, the outermost one.
     """
     from cdarts.commands.report import leave_page
     from cdarts.engine.runtime import Interrupted, stop_on_signals
@@ -233,7 +233,8 @@ def session(run_dir: "RunDir") -> "Iterator[StopFlag]":
         else:
             run_dir.status("done")
         finally:
-            leave_page(run_dir.path, failed=sys.exc_info()[0] is not None)
+            if page:
+                leave_page(run_dir.path, failed=sys.exc_info()[0] is not None)
 
 
 @contextlib.contextmanager

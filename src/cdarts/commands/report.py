@@ -75,13 +75,14 @@ def write_event_files(runs: Sequence[Path], folder: Path) -> None:
 
 
 def reference_of(record: "Record") -> Mapping[str, Any] | None:
-    """What the settings of a run's page are compared with: the preset of a search, the defaults of a retraining."""
+    """What the settings of a run's page are compared with: the preset of a search or of a retraining."""
     from cdarts.presets import PRESETS
-    from cdarts.retraining.config import Retraining
+    from cdarts.retraining import DEFAULT_PRESET, RETRAINING_PRESETS
     from cdarts.settings import to_json
 
     if record.command == "retrain":
-        return {"training": to_json(Retraining())}
+        recipe = RETRAINING_PRESETS.get(record.preset, RETRAINING_PRESETS[DEFAULT_PRESET])
+        return {"training": to_json(recipe)}
     # `cdarts run` names a preset and what it did to it: "cdarts, sized to 4m"
     preset = PRESETS.get(record.preset.split(",")[0])
     return {"algorithm": to_json(preset)} if record.command == "search" and preset is not None else None

@@ -20,6 +20,7 @@ from cdarts.commands.show_cost import ShowCost
 from cdarts.commands.usual import IMAGE_CHANNELS, UsualNetwork, usual_network
 from cdarts.errors import ConfigurationError
 from cdarts.presets import PRESETS, SUMMARIES
+from cdarts.retraining import DEFAULT_PRESET, RETRAINING_PRESETS, RETRAINING_SUMMARIES
 from cdarts.settings import differences, to_json
 from cdarts.spaces import SPACES
 
@@ -201,31 +202,44 @@ class ShowCell:
 
 @dataclass(frozen=True, kw_only=True)
 class ShowPresets:
-    """The named configurations, each with what it changes of the preset cdarts."""
+    """The named configurations of searches and of retrainings, each with what it changes of its command's default."""
 
     json: Flag = False
     """Print one JSON object instead."""
 
     def run(self) -> int:
-        changed = {name: _changes(preset, PRESETS[REFERENCE_PRESET]) for name, preset in PRESETS.items()}
+        reference, recipe = PRESETS[REFERENCE_PRESET], RETRAINING_PRESETS[DEFAULT_PRESET]
+        changed = {name: _changes(preset, reference) for name, preset in PRESETS.items()}
+        changed_recipes = {name: _changes(preset, recipe) for name, preset in RETRAINING_PRESETS.items()}
         if self.json:
-            _print_json(
-                {
-                    name: {
-                        "summary": SUMMARIES[name],
-                        "algorithm": preset.name,
-                        "space": preset.space.name,
-                        "differences": changed[name],
-                    }
-                    for name, preset in PRESETS.items()
+            searches = {
+                name: {
+                    "command": "search",
+                    "summary": SUMMARIES[name],
+                    "algorithm": preset.name,
+                    "space": preset.space.name,
+                    "differences": changed[name],
                 }
-            )
+                for name, preset in PRESETS.items()
+            }
+            recipes = {
+                name: {
+                    "command": "retrain",
+                    "summary": RETRAINING_SUMMARIES[name],
+                    "settings": to_json(preset),
+                    "differences": changed_recipes[name],
+                }
+                for name, preset in RETRAINING_PRESETS.items()
+            }
+            _print_json(searches | recipes)
             return 0
         rows = [
             (name, f"{SUMMARIES[name]} (algorithm {preset.name}, space {preset.space.name})", _in_words(changed[name]))
             for name, preset in PRESETS.items()
         ]
-        _print_table(("preset", "what it is", f"differs from {REFERENCE_PRESET} in"), rows, spaced=True)
+        _print_table(("search preset", "what it is", f"differs from {REFERENCE_PRESET} in"), rows, spaced=True)
+        rows = [(name, RETRAINING_SUMMARIES[name], _in_words(changed_recipes[name])) for name in RETRAINING_PRESETS]
+        _print_table(("retrain --preset", "what it is", f"differs from {DEFAULT_PRESET} in"), rows, spaced=True)
         return 0
 
 

@@ -1,6 +1,6 @@
 """What a network costs: parameters, multiply-adds, memory, time; and the best genotype within limits of them."""
 
-from cdarts.cost.counting import Cost, network_cost
+from cdarts.cost.counting import Cost, cost_by_part, network_cost
 from cdarts.cost.selection import Bounds, Selection
 from cdarts.cost.table import Amount, CostTable, Size, activation_bytes, cost_table
 
@@ -12,6 +12,7 @@ __all__ = [
     "Selection",
     "Size",
     "activation_bytes",
+    "cost_by_part",
     "cost_table",
     "network_cost",
 ]

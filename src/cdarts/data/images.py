@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from cdarts.data.crops import jittered, resampled, resized_crop
+from cdarts.data.policies import Policy
 from cdarts.errors import ConfigurationError, DataError
 from cdarts.randomness import generator
 
@@ -435,7 +436,10 @@ class Batches:
         augmentation: Augmentation | None,
         device: torch.device,
         fraction: float = 1.0,
+        policies: Sequence[Policy] = (),
     ) -> None:
+        """`policies`: what else becomes of an image, in this order, after crop, flip and colours and before it is
+        normalised."""
         if not 0 < fraction <= 1:
             raise ConfigurationError(f"--epoch-fraction {fraction}: expected more than 0 and at most 1")
         if batch_size < 2:
@@ -450,6 +454,7 @@ class Batches:
         self.stream = stream
         self.augmentation = Augmentation() if augmentation is None else augmentation
         self.device = device
+        self.policies = policies
         self.num_images = num_images
         """In an epoch."""
         self.balanced = data.balanced
@@ -472,7 +477,12 @@ class Batches:
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch, in order."""
-        draws, cutout = self._draws(epoch), self.augmentation.cutout
+        order = self._order(epoch)
+        draws, cutout = self._draws(epoch, order), self.augmentation.cutout
+        rows = [
+            (policy, policy.uniforms(len(self.labels), self.seed, self.stream, epoch)[order])
+            for policy in self.policies
+        ]
         positions = draws.positions.to(self.device)
         centres = draws.centres(self.side).to(self.device)
         with self.reader.epoch(draws, self.augmentation) as read:
@@ -482,17 +492,22 @@ class Batches:
                 if self.idle:
                     yield Batch(torch.empty(0, len(self.mean), self.side, self.side), self.labels[index[:0]])
                     continue
-                images = _normalised(read(part), self.mean, self.std)
+                pixels = read(part)
+                for policy, uniforms in rows:
+                    pixels = policy(pixels, uniforms[part])
+                images = _normalised(pixels, self.mean, self.std)
                 if cutout:
                     images.masked_fill_(_square(self.side, cutout, centres[part]), 0.0)
                 yield Batch(images, self.labels[index])
         self._current = None
 
-    def _draws(self, epoch: int) -> Draws:
+    def _order(self, epoch: int) -> Int64[Tensor, "M"]:
+        return torch.randperm(len(self.labels), generator=self._generator("order", epoch))[: self.num_images]
+
+    def _draws(self, epoch: int, order: Int64[Tensor, "M"]) -> Draws:
         # Drawn on the CPU, whose generator gives the same numbers to every device. All columns are always drawn, so
         # that switching one augmentation on leaves the others' draws as they were.
         num_images, augmentation = len(self.labels), self.augmentation
-        order = torch.randperm(num_images, generator=self._generator("order", epoch))[: self.num_images]
         uniforms = torch.rand(num_images, 5, generator=self._generator("augmentation", epoch))[order]
         crops, colours = torch.zeros(self.num_images, 4), torch.zeros(self.num_images, 5)
         if augmentation.least_area is not None:

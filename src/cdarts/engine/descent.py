@@ -93,6 +93,22 @@ def descend(
         _step(optimizer, gradients[own], scale)
 
 
+def accumulated(losses: Iterable[Tensor], optimizer: Optimizer) -> list[Tensor | None]:
+    """The gradient of a sum of losses, one for each parameter of `optimizer`; None where none depends on it.
+
+    Losses are taken one at a time: what one needs for its gradient is freed before the next is computed.
+    """
+    total: list[Tensor | None] = [None] * len(optimizer.named)
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, optimizer.parameters, allow_unused=True)
+        total = [
+            new if so_far is None else so_far if new is None else so_far + new
+            for so_far, new in zip(total, gradients, strict=True)
+        ]
+        del loss, gradients
+    return total
+
+
 def descend_along(gradients: Sequence[Tensor | None], optimizer: Optimizer) -> None:
     """One step of an optimizer with gradients that are not those of a single loss, one for each of its parameters.
 

@@ -22,7 +22,7 @@ LOG = "output.log"
 """What the processes of a run have printed, in its directory."""
 
 RESOURCES = "resources.json"
-"""What they have used, in its directory."""
+"""What they have used, in its directory, and the exit code of the last of them, below 0 for a signal."""
 
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_BETWEEN_LINES = 60.0
@@ -212,6 +212,7 @@ def _reap(child: _Child, options: int) -> Outcome | None:
     used: dict[str, Any] = {
         "wall_seconds": round(before.wall_seconds + time.monotonic() - child.began, 1),
         "peak_memory_bytes": max(before.peak_memory_bytes, usage.ru_maxrss * unit),
+        "exit_code": code,
     }
     with contextlib.suppress(DiskError):  # on a full disk the run's own end matters more
         write_json(child.path / RESOURCES, used)

@@ -32,7 +32,7 @@ class DataSummary:
 
 def data_summary_json(data: "ImageData") -> dict[str, Any]:
     """The file's content; its sheet shows training images."""
-    sheet = sample_sheet(lambda index: data.train.take(index).pixels, data.train.labels, data.num_classes)
+    sheet = sample_sheet(lambda index: data.train.pixels_of(index), data.train.labels, data.num_classes)
     return {
         "name": data.name,
         "side": data.side,

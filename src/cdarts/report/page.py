@@ -623,7 +623,7 @@ def _settings(
     rows = [(key, _cut(_json(now)), _cut(_json(before))) for key, (before, now) in differing.items()]
     title = record.command if record.command != "search" else f"search, against preset {record.preset}"
     if record.command == "retrain":
-        title = "retraining, against the defaults"
+        title = f"retraining, against preset {record.preset or 'cifar10'}"
     rest = [(key, _cut(value), "") for key, value in flat.items() if key not in differing]
     return _cut(title), rows, rest
 
@@ -828,7 +828,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 def _group(record: Record) -> str:
     """What runs that differ by their seed alone have in common."""
     data = Path(text_of(record.settings.get("data")) or "?").name
-    return _cut(f"{record.preset or record.command} on {data}")
+    return _cut(f"{record.preset if record.command == 'search' and record.preset else record.command} on {data}")
 
 
 def _merged(record: Record, known: Mapping[str, float]) -> Columns:

@@ -76,7 +76,7 @@ def predictions_json(data: "ImageData", scores: "Scores") -> dict[str, Any]:
     label_probability = scores.label_probability.numpy()
     wrong = np.flatnonzero(labels != predicted)
     worst = wrong[np.argsort(label_probability[wrong], kind="stable")][:MOST_ERRORS]
-    pictures = [to_text(thumbnail(pixels)) for pixels in data.test.take(worst).pixels] if len(worst) else []
+    pictures = [to_text(thumbnail(pixels)) for pixels in data.test.pixels_of(worst)] if len(worst) else []
     return {
         "data": data.name,
         "classes": list(data.class_names),

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cdarts.engine.optimizers import Sgd
 from cdarts.errors import ConfigurationError
@@ -13,8 +13,13 @@ from cdarts.topology import Genotype
 if TYPE_CHECKING:
     import torch
 
-    from cdarts.data import ImageData
+    from cdarts.data import Augmentation, ImageData
+    from cdarts.data.policies import Policy
     from cdarts.retraining.task import RetrainTask
+
+
+FLOAT32_EXECUTIONS = ("fused", "recompute")
+"""Whose kernels know no other precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +49,37 @@ class Retraining:
     label_smoothing: float = 0.0
     cutout: int = 16
     """Side of the square cut out of each training image, at most half of the image's side; 0: none."""
+    least_area: float | None = None
+    """Least part of an image's area that a random training crop shows, e.g. 0.08; None: what suits the data, as in a
+    search."""
+    colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Largest random changes of training images' brightness, contrast, saturation and hue, e.g. 0.4 0.4 0.4 0.2."""
+    rand_augment: tuple[int, int] | None = None
+    """RandAugment (Cubuk et al. 2020): transforms an image goes through and their level, 0 to 30, e.g. `2 9`."""
+    trivial_augment: bool = False
+    """TrivialAugment (Mueller and Hutter 2021): one random transform of random strength for each image."""
+    mixup: float = 0.0
+    """mixup (Zhang et al. 2018): batches are mixed with themselves, in shares from Beta(mixup, mixup); 0: none."""
+    cutmix: float = 0.0
+    """CutMix (Yun et al. 2019): rectangles are exchanged within a batch, their area from Beta(cutmix, cutmix); 0: none.
+    With `mixup` too, each batch gets one of the two, as likely."""
+    ema_decay: float = 0.0
+    """Decay, a step, of an exponential moving average of the weights, which is then what is tested, saved and exported,
+    e.g. 0.9999; smaller in the first steps, (1 + steps) / (10 + steps). 0: no average."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What training computes in; with `bfloat16` (autocast) weights, loss and tests stay float32."""
+    accumulation: int = 1
+    """Parts that a batch is computed in, one after another, their gradients added up (gradient accumulation): needs the
+    memory of batch_size / accumulation images. BatchNorm normalises each part by itself."""
+    test_flip: bool = False
+    """After the last epoch, test once more with the mean of an image's and its mirror image's probabilities; recorded
+    beside the plain accuracy."""
     evaluate_every: int = 1
     """Epochs between evaluations on the test images; the last epoch is always evaluated. They select nothing."""
 
     def check(self) -> None:
         """Raise `ConfigurationError` for values that cannot work."""
-        for name in ("epochs", "evaluate_every"):
+        for name in ("epochs", "evaluate_every", "accumulation"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{_flag(name)} {getattr(self, name)}: must be at least 1")
         if not 0 <= self.warmup_epochs <= self.epochs:
@@ -57,14 +87,48 @@ class Retraining:
                 f"--warmup-epochs {self.warmup_epochs}: must lie between 0 and the {self.epochs} epochs"
             )
         self.weights().check()
-        for name in ("auxiliary_weight", "cutout"):
+        for name in ("auxiliary_weight", "cutout", "mixup", "cutmix"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ConfigurationError(f"{_flag(name)} {value}: must not be negative")
-        for name in ("drop_path", "label_smoothing"):
+        for name in ("drop_path", "label_smoothing", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ConfigurationError(f"{_flag(name)} {value}: must be at least 0 and below 1")
+        if 2 * self.accumulation > self.batch_size >= 2:
+            raise ConfigurationError(
+                f"--accumulation {self.accumulation}: must be at most {self.batch_size // 2}, half of --batch-size "
+                f"{self.batch_size}: BatchNorm needs two images in each part"
+            )
+        if self.rand_augment is not None and self.trivial_augment:
+            raise ConfigurationError("--trivial-augment: one policy or the other; leave out --rand-augment")
+        self.policies()
+
+    def check_execution(self, execution: str) -> None:
+        """Raise `ConfigurationError` if cells executed so cannot train in the precision asked for."""
+        if self.precision != "float32" and execution in FLOAT32_EXECUTIONS:
+            raise ConfigurationError(
+                f"--precision {self.precision}: the kernels of --execution {execution} compute in float32; use "
+                "--execution share, or auto"
+            )
+
+    def augmentation(self, usual: "Augmentation", side: int) -> "Augmentation":
+        """What happens to training images of so many pixels, given what is usual for the data.
+
+        Raises `ConfigurationError`.
+        """
+        if self.least_area is not None:
+            usual = replace(usual, crop_padding=0, least_area=self.least_area)
+        return replace(usual, jitter=self.colour_jitter, cutout=min(self.cutout, side // 2))
+
+    def policies(self) -> "list[Policy]":
+        """What becomes of training images beyond crop, flip and cutout. Raises `ConfigurationError`."""
+        from cdarts.data.policies import RandAugment, TrivialAugment
+
+        return [
+            *([] if self.rand_augment is None else [RandAugment(*self.rand_augment)]),
+            *([TrivialAugment()] if self.trivial_augment else []),
+        ]
 
     def size(self) -> tuple[int, int]:
         """(cells, channels), those of the space where none are given."""
@@ -110,6 +174,10 @@ class Retraining:
             return self.lr * (epoch + 1) / self.warmup_epochs
         return self.weights().lr_at(epoch / self.epochs)
 
+    def drop_path_at(self, epoch: int) -> float:
+        """The probability of an epoch, rising linearly from 0; a value that the size rule is to give counts as none."""
+        return (self.drop_path or 0.0) * epoch / self.epochs
+
     def build(
         self, genotype: Genotype, data: "ImageData", *, seed: int, device: "torch.device", execution: str
     ) -> "RetrainTask":
@@ -117,6 +185,7 @@ class Retraining:
         from cdarts.retraining.task import RetrainTask
 
         self.check()
+        self.check_execution(execution)
         return RetrainTask(self, genotype, data, seed=seed, device=device, execution=execution)
 
 
