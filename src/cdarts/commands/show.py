@@ -19,7 +19,7 @@ from cdarts.algorithms import ALGORITHMS
 from cdarts.errors import ConfigurationError
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.settings import differences, to_json
-from cdarts.spaces import SPACES, DartsSpace, NasBench201Space, Space, ToySpace
+from cdarts.spaces import SPACES, DartsSpace, Space, ToySpace
 
 if TYPE_CHECKING:
     from cdarts.cost import Cost
@@ -53,10 +53,9 @@ def _usual(space: Space, image_size: int) -> UsualNetwork:
 
 
 USUAL: dict[tuple[str, str], UsualNetwork] = {
-    ("darts", "cifar"): _usual(DartsSpace(), 32),
+    **{(name, "cifar"): _usual(kind(), 32) for name, kind in SPACES.items()},  # type: ignore[call-arg]
     ("darts", "half"): _usual(DartsSpace(stem_name="half"), 32),
     ("darts", "imagenet"): UsualNetwork(DartsSpace(stem_name="imagenet"), 14, 48, 1000, 224),
-    ("nasbench201", "cifar"): _usual(NasBench201Space(), 32),
     ("toy", "cifar"): _usual(ToySpace(), 8),
 }
 """By space and stem."""
