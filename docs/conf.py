@@ -14,7 +14,7 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "flags", "pages"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "_extensions", "figures"]
+exclude_patterns = ["_build", "_extensions", "_static", "figures"]
 nitpicky = False
 default_role = "code"
 
@@ -27,4 +27,6 @@ html_theme = "furo"
 html_title = f"cdarts {__version__}"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {"navigation_with_keys": True}

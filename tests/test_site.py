@@ -77,8 +77,11 @@ def test_defaults_and_meanings_are_taken_over(flags: ModuleType) -> None:
 
 
 def test_what_markdown_would_swallow_is_escaped(flags: ModuleType) -> None:
-    flag = flags.Flag(("--out",), "{None}|PATH", "None", "runs/<data>-<seed> or *_x | `a|b`")
-    assert flag.row() == r"| `--out` | `{None}\|PATH` | `None` | runs/&lt;data&gt;-&lt;seed&gt; or \*\_x \| `a\|b` |"
+    flag = flags.Flag(("--out",), "{None}|PATH|STR", "None", "runs/<data>-<seed> or *_x | `a|b`")
+    assert flag.row() == r"| `--out` `PATH\|STR` |  | runs/&lt;data&gt;-&lt;seed&gt; or \*\_x \| `a\|b` |"
+    assert (
+        flags.Flag(("--device",), "{auto,cpu}", "auto", "").row() == "| `--device` | `auto` | Values: `auto`, `cpu`. |"
+    )
 
 
 def test_figures_are_what_the_drawing_code_draws() -> None:

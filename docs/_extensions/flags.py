@@ -36,8 +36,14 @@ class Flag:
     def row(self) -> str:
         """As a row of a table."""
         names = ", ".join(f"`{name}`" for name in self.names)
-        cells = (names, _code(self.values), _code(self.default), _prose(self.meaning))
-        return f"| {' | '.join(cells)} |"
+        values = self.values.removeprefix("{None}|")
+        meaning = _prose(self.meaning)
+        if values.startswith("{"):
+            choices = ", ".join(f"`{_cell(choice)}`" for choice in values.strip("{}").split(","))
+            meaning = f"{meaning} Values: {choices}.".strip()
+        elif values:
+            names += f" {_code(values)}"
+        return f"| {names} | {_code('' if self.default == 'None' else self.default)} | {meaning} |"
 
 
 def flags(command: Any, **options: Any) -> list[Flag]:
@@ -111,7 +117,7 @@ def _first_sentence(text: str | None) -> str:
 
 def _table(found: Iterable[Flag]) -> list[str]:
     rows = [flag.row() for flag in found]
-    return ["| flag | values | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else ["It takes none.", ""]
+    return ["| flag | default | meaning |", "|---|---|---|", *rows, ""] if rows else ["It takes none.", ""]
 
 
 def _code(text: str) -> str:
