@@ -52,7 +52,8 @@ def test_every_flag_of_every_command_is_in_the_reference(
 ) -> None:
     found = sections(flags.reference())
     for name in COMMANDS:
-        if name not in ("search", "show"):
+        command = importlib.import_module(f"cdarts.commands.{name}").COMMAND
+        if isinstance(command, type):  # the others have subcommands
             text = help_of([name], capsys, monkeypatch)
             known = set(re.findall(r"^[│ ]*(--[a-z][a-z0-9.-]*)", text, flags=re.MULTILINE)) - {"--help"}
             listed = {flag for row in found[f"cdarts {name}"].splitlines() for flag in named(row.split(" | ")[0])}
@@ -63,6 +64,16 @@ def test_every_flag_of_every_command_is_in_the_reference(
     listed = named(found["Flags of every method"] + found["Flags of cdarts"])
     assert {"--seed", "--dry-run", "--teaching-weight", "--alpha.lr", "--space.stem-name"} <= listed
     assert "--json" in found["cdarts show genotype"]
+
+
+def test_subcommands_with_defaults_have_their_flags(flags: ModuleType) -> None:
+    from cdarts.commands.search import COMMAND
+    from cdarts.presets import PRESETS
+
+    found = dict(flags.subcommands(COMMAND))
+    assert set(found) == set(PRESETS)
+    (cycles,) = [flag for flag in found["smoke"] if flag.names == ("--cycles",)]
+    assert cycles.default == "3"
 
 
 def test_defaults_and_meanings_are_taken_over(flags: ModuleType) -> None:

@@ -65,12 +65,13 @@ def _flag(action: argparse.Action) -> Flag:
     return Flag(names, "" if switch or not action.option_strings else metavar, default, meaning)
 
 
-def subcommands(command: Any) -> Iterator[tuple[str, Any]]:
-    """The name and the settings class of each member of a command that is a union."""
+def subcommands(command: Any) -> Iterator[tuple[str, list[Flag]]]:
+    """The name and the flags of each member of a command that is a union."""
     for member in get_args(command):
         kind, *notes = get_args(member)
-        (name,) = [note.name for note in notes if getattr(note, "name", None)]
-        yield name, kind
+        for note in notes:  # a member that tyro adds for itself has no name
+            if name := getattr(note, "name", None):
+                yield name, flags(kind, **({"default": note.default} if isinstance(note.default, kind) else {}))
 
 
 def reference() -> str:
@@ -84,8 +85,8 @@ def reference() -> str:
         elif isinstance(command, type):
             lines += _table(flags(command))
         else:
-            for inner, kind in subcommands(command):
-                lines += [f"### cdarts {name} {inner}", "", *_table(flags(kind))]
+            for inner, found in subcommands(command):
+                lines += [f"### cdarts {name} {inner}", "", *_table(found)]
     return "\n".join(lines)
 
 
