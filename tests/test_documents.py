@@ -3,7 +3,8 @@
 Commands stand in code blocks without a language, or of the languages ``console`` and ``bash``. All of them must parse.
 They also run, document by document, in order, in a folder of their own that holds the user's files they name. A comment
 before a block changes that: ``<!-- slow -->`` runs it only among the slow tests, ``<!-- not run -->`` never, since it
-downloads something or takes hours.
+downloads something or takes hours, and ``<!-- changed source -->`` in a source to which the document's changes have
+been made (``test_extending.py``). Python blocks whose first line names a file of the source are such changes.
 """
 
 import json
@@ -48,15 +49,23 @@ class Block:
     line: int
     language: str
     mark: str
-    """The HTML comment before it: ``slow``, ``not run``, or nothing."""
+    """The HTML comment before it: ``slow``, ``not run``, ``changed source``, or nothing."""
     text: str
 
     def commands(self) -> list[list[str]]:
+        """The words of each of its `cdarts` commands, without `cdarts`, of a block for the source as it is."""
+        return [] if self.mark == "changed source" else self.every_command()
+
+    def every_command(self) -> list[list[str]]:
         """The words of each of its `cdarts` commands, without `cdarts`."""
         if self.language not in COMMAND_LANGUAGES:
             return []
         lines = [line.strip().removeprefix("$ ") for line in self.text.replace("\\\n", " ").splitlines()]
         return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("cdarts ")]
+
+    def is_script(self) -> bool:
+        """Whether it is Python to be run, and no file of the source."""
+        return self.language == "python" and not self.text.startswith("# src/")
 
 
 def blocks(document: Path) -> list[Block]:
@@ -73,7 +82,7 @@ def blocks(document: Path) -> list[Block]:
         elif opened is not None:
             inside.append(line)
         elif fence:
-            mark = re.fullmatch(r"<!-- (slow|not run) -->", before)
+            mark = re.fullmatch(r"<!-- (slow|not run|changed source) -->", before)
             opened, inside = (number, line.strip().removeprefix("```"), mark[1] if mark else ""), []
         elif line.strip():
             before = line.strip()
@@ -154,7 +163,7 @@ def run_document(document: Path, *, slow: bool) -> None:
             continue
         for words in block.commands():
             assert call(words) == 0, f"{document.name}, block of line {block.line}: cdarts {shlex.join(words)}"
-        if block.language == "python":
+        if block.is_script():
             script = Path(f"{document.stem}_{block.line}.py")
             script.write_text(block.text, encoding="utf-8")
             runpy.run_path(str(script), run_name="__main__")
@@ -171,7 +180,9 @@ COMMAND_CASES = [
     for words in block.commands()
 ]
 RUNNABLE = [
-    document for document in DOCUMENTS if any(block.commands() and not block.mark for block in blocks(document))
+    document
+    for document in DOCUMENTS
+    if any((block.commands() or block.is_script()) and not block.mark for block in blocks(document))
 ]
 SLOW = [path for path in DOCUMENTS if any(block.mark == "slow" for block in blocks(path))]
 

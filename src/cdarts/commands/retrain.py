@@ -244,7 +244,8 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
         )
         card = card_of(data, training.space, genotype.to_json(), cells, channels)
         save_model(run_dir.path, card, task.model)
-        run_dir.write_json(PREDICTIONS, predictions_json(data, task.test()))
+        scores = task.test()
+        run_dir.write_json(PREDICTIONS, predictions_json(data, scores))
         summary = {
             "test_accuracy": task.last_accuracy,
             "test_interval": binomial_interval(task.last_accuracy, len(data.test)),
@@ -256,13 +257,14 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
             "cost_by_part": {
                 name: asdict(part) for name, part in cost_by_part(task.network, data.side, data.channels).items()
             },
+            "latency": _latency(task, data, device, threads),
             "genotype": genotype.text(),
             "data": data.name,
             "seed": settings.seed,
             "seconds": run_dir.seconds(),
         }
         if data.balanced:
-            summary["test_class_accuracy"] = class_accuracy(task.test().predictions.numpy(), data.test.labels)
+            summary["test_class_accuracy"] = class_accuracy(scores.predictions.numpy(), data.test.labels)
         run_dir.write_json("summary.json", summary)
         run_dir.write_json("genotype.json", genotype.to_json())
         words = accuracy_words(task.last_accuracy, len(data.test))
@@ -273,6 +275,19 @@ def retrain(run_dir: "RunDir", settings: Retrain, data: "ImageData", task: "Retr
         if task.flip_accuracy is not None:
             print(f"test    accuracy {task.flip_accuracy:.4f} with mirror images averaged in", flush=True)
         return summary
+
+
+def _latency(task: "RetrainTask", data: "ImageData", device: "torch.device", threads: int) -> dict[str, Any]:
+    """How long the trained network takes for one image, in milliseconds: the median of some calls, and on what."""
+    from cdarts.cost.latency import timed
+    from cdarts.data import evaluation_batches
+
+    image, _ = next(evaluation_batches(data.test, data, 1, device))
+    training = task.model.training
+    task.model.eval()
+    timing = timed(lambda: task.model(image), device)
+    task.model.train(training)
+    return {"milliseconds": round(timing.median, 3), "device": str(device), "threads": threads, "batch_size": 1}
 
 
 def genotype_of(path: Path) -> Genotype:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdarts.errors import ConfigurationError
-from cdarts.spaces import DartsSpace, NasBench201Space, Space, ToySpace
+from cdarts.spaces import SPACES, DartsSpace, Space, ToySpace
 
 IMAGE_CHANNELS = 3
 SMALLEST_IMAGE = 8
@@ -27,10 +27,9 @@ def _usual(space: Space, image_size: int) -> UsualNetwork:
 
 
 USUAL: dict[tuple[str, str], UsualNetwork] = {
-    ("darts", "cifar"): _usual(DartsSpace(), 32),
+    **{(name, "cifar"): _usual(kind(), 32) for name, kind in SPACES.items()},  # type: ignore[call-arg]
     ("darts", "half"): _usual(DartsSpace(stem_name="half"), 32),
     ("darts", "imagenet"): UsualNetwork(DartsSpace(stem_name="imagenet"), 14, 48, 1000, 224),
-    ("nasbench201", "cifar"): _usual(NasBench201Space(), 32),
     ("toy", "cifar"): _usual(ToySpace(), 8),
 }
 """By space and stem."""
