@@ -229,7 +229,7 @@ def test_a_budget_that_is_none(call: Call, out: Path, budget: str) -> None:
 
 
 def test_a_budget_that_is_too_small(call: Call, out: Path) -> None:
-    result = call("run", "--budget", "0.01s", "--data", "synthetic", "--out", out)
+    result = call("run", "--budget", "0.01s", "--data", "synthetic", "--search", "always", "--out", out)
     refused(result, 2, out, "--budget is too small for this data on this machine: give", "or more")
 
 

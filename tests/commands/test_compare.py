@@ -147,7 +147,7 @@ def test_going_on_when_all_is_done_searches_nothing(
     compare(compared, cdarts_data, (*METHODS, "table-random"), seeds="11,10").run()
 
 
-def test_only_the_table_of_what_is_done(compared: Path) -> None:
+def test_only_the_table_of_what_is_done(compared: Path, cdarts_data: Path) -> None:
     made = sorted(compared.glob("*/*"))
     both = replace(compare(compared, cdarts_data, seeds="10,12"), only_table=True)
     assert both.run() == 0
@@ -160,7 +160,7 @@ def test_only_the_table_of_what_is_done(compared: Path) -> None:
     compare(compared, cdarts_data, (*METHODS, "table-random"), seeds="11,10").run()
 
 
-def test_another_protocol_is_refused(compared: Path) -> None:
+def test_another_protocol_is_refused(compared: Path, cdarts_data: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROTOCOLS, "tiny", replace(TINY, epochs=5))
         with pytest.raises(ConfigurationError, match=r"was begun with another protocol, tiny \(other: epochs\)"):
@@ -169,7 +169,7 @@ def test_another_protocol_is_refused(compared: Path) -> None:
         compare(compared, cdarts_data, protocol="nasbench201-small").run()
 
 
-def test_a_method_that_has_changed_is_refused(compared: Path) -> None:
+def test_a_method_that_has_changed_is_refused(compared: Path, cdarts_data: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         changed = replace(PRESETS["cdarts-nasbench201"], temperature=3.0)  # type: ignore[type-var]
         patch.setitem(PRESETS, "cdarts-nasbench201", changed)
@@ -180,7 +180,7 @@ def test_a_method_that_has_changed_is_refused(compared: Path) -> None:
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_says_what_the_benchmark_says(compared: Path) -> None:
+def test_the_table_says_what_the_benchmark_says(compared: Path, cdarts_data: Path) -> None:
     compare(compared, cdarts_data, (*METHODS, "table-random"), seeds="11,10").run()
     table = Table.load(cdarts_data / "nasbench201.csv.gz")
     told = json.loads((compared / "table.json").read_text())

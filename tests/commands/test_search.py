@@ -70,6 +70,7 @@ def test_what_a_search_leaves_behind(straight: Path, toy_search: CyclicConfig) -
         "cell.svg",
         "report.html",
         "summary.json",
+        "data.json",
         "checkpoints",
         "run.lock",
     }

@@ -307,7 +307,7 @@ def test_every_image_of_a_class_comes_before_any_comes_again(synthetic: ImageDat
     data = skewed(synthetic, 60, 20, 7, 3)
     batches = Batches(data.train, data, batch_size=90, seed=0, stream="train", augmentation=None, device=CPU)
     for epoch in range(3):
-        times = batches._draws(epoch).positions.bincount(minlength=90)
+        times = batches._draws(epoch, batches._order(epoch)).positions.bincount(minlength=90)
         for label in range(4):
             of_class = times[torch.tensor(data.train.labels == label)]
             assert of_class.max() - of_class.min() <= 1

@@ -92,7 +92,7 @@ def test_epochs_seeds_and_places_of_the_window_differ(photos: Path) -> None:
 
     def by_position(epoch: int) -> Tensor:
         (batch,) = batches(epoch)
-        order = torch.tensor(np.argsort(batches._draws(epoch).positions.numpy()))
+        order = torch.tensor(np.argsort(batches._draws(epoch, batches._order(epoch)).positions.numpy()))
         return batch.images[order]
 
     assert torch.equal(by_position(0), by_position(0))
