@@ -21,7 +21,8 @@ import torch
 
 from cdarts.algorithms.base import SearchAlgorithm
 from cdarts.benchmarks.nasbench201 import Table, find_table
-from cdarts.commands.compare import method_settings, parse_seeds
+from cdarts.commands.compare import method_settings
+from cdarts.commands.many_runs import parse_seeds
 from cdarts.commands.search import Search
 from cdarts.protocols import PROTOCOLS
 from cdarts.topology import Genotype, parse_genotype

@@ -251,8 +251,7 @@ class RunDir:
         try:
             path.parent.mkdir(exist_ok=True)
             checkpoint.save(path, {**content._asdict(), "journals": journals})
-            for old in _checkpoints(self.path)[KEPT_CHECKPOINTS:]:
-                old.unlink()
+            self._prune()
         except OSError as error:
             raise DiskError(f"cannot write to {path.parent}: {error.strerror or error}") from error
 
@@ -274,6 +273,10 @@ class RunDir:
                     raise DiskError(f"cannot rename {path}: {failure.strerror or failure}") from failure
                 continue
             self._cut_journals(journals)
+            try:
+                self._prune()  # a process that was killed may have left more
+            except OSError as error:
+                raise DiskError(f"cannot remove a checkpoint of {self.path}: {error.strerror or error}") from error
             return content
         folder = self.path / "checkpoints"
         damaged = sorted(path.name for path in folder.glob("*.damaged"))
@@ -284,6 +287,11 @@ class RunDir:
             )
         self._cut_journals({})
         return None
+
+    def _prune(self) -> None:
+        """Remove all checkpoints but the newest."""
+        for old in _checkpoints(self.path)[KEPT_CHECKPOINTS:]:
+            old.unlink()
 
     def _cut_journals(self, lengths: Mapping[str, int]) -> None:
         """Take away what was appended after the lengths in bytes were noted; all of it where none was."""
