@@ -3,8 +3,9 @@
     python benchmarks/agreement.py [--protocol nasbench201-small] [--method cdarts] [--seeds 100-107] --out DIR
 
 Executions compute the same numbers in another order, so single-precision results differ in their last bits, and a
-search is long enough to amplify that. The yardstick is `plain` against itself with every alpha moved to the next number
-that single precision has. Each seed is searched four times, once with each; the table says how often two of them end
+search is long enough to amplify that. The yardsticks are `plain` against itself with every alpha, or every weight of
+S-Net, moved to the next number that single precision has. (Alphas begin so near zero that a move leaves nearly all
+mixing weights as they are; a move of weights is what rounding does everywhere.) Each seed is searched once with each; the table says how often two of them end
 with the same cell, how many of a cell's choices agree, and what NAS-Bench-201 says of both. Results are kept in
 DIR/results.json, and what stands there already is not searched again.
 """
@@ -14,12 +15,13 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from cdarts.algorithms.base import SearchAlgorithm
+from cdarts.algorithms.cyclic import CyclicSearch
 from cdarts.benchmarks.nasbench201 import Table, find_table
 from cdarts.commands.compare import method_settings
 from cdarts.commands.many_runs import parse_seeds
@@ -27,15 +29,15 @@ from cdarts.commands.search import Search
 from cdarts.protocols import PROTOCOLS
 from cdarts.topology import Genotype, parse_genotype
 
-CONTROL = "plain, alpha one bit off"
-VARIANTS = {"plain": "plain", CONTROL: "plain", "share": "share", "fused": "fused"}
+ALPHA_MOVED, WEIGHTS_MOVED = "plain, alpha one bit off", "plain, weights one bit off"
+VARIANTS = {"plain": "plain", ALPHA_MOVED: "plain", WEIGHTS_MOVED: "plain", "share": "share", "fused": "fused"}
 """What is searched -> its execution."""
 
 
-def move_alpha(task: SearchAlgorithm) -> None:
-    """Every logit to the next larger number."""
-    for alpha in task.relaxation.parameters():
-        alpha.data = torch.nextafter(alpha.data, torch.full_like(alpha, math.inf))
+def move(parameters: Iterable[nn.Parameter]) -> None:
+    """Every number to the next larger one."""
+    for parameter in parameters:
+        parameter.data = torch.nextafter(parameter.data, torch.full_like(parameter, math.inf))
 
 
 def search(method: str, protocol_name: str, seed: int, variant: str) -> Genotype:
@@ -52,8 +54,11 @@ def search(method: str, protocol_name: str, seed: int, variant: str) -> Genotype
         )
     )
     task = settings.build(settings.load_data(), torch.device("cpu"))
-    if variant == CONTROL:
-        move_alpha(task)
+    assert isinstance(task, CyclicSearch)
+    if variant == ALPHA_MOVED:
+        move(task.relaxation.parameters())
+    if variant == WEIGHTS_MOVED:
+        move(task.search_net.parameters())
     for index, epoch in enumerate(task.plan()):
         task.start_epoch(index, epoch)
         for position, batches in enumerate(task.batches(index)):
@@ -69,7 +74,13 @@ def table(found: dict[str, str], seeds: Sequence[int]) -> str:
         "| pair | the same cell | choices that agree | mean difference in true validation accuracy (points) |",
         "|---|---|---|---|",
     ]
-    for one, other in (("plain", CONTROL), ("plain", "share"), ("plain", "fused"), ("share", "fused")):
+    for one, other in (
+        ("plain", ALPHA_MOVED),
+        ("plain", WEIGHTS_MOVED),
+        ("plain", "share"),
+        ("plain", "fused"),
+        ("share", "fused"),
+    ):
         pairs = [(parse_genotype(found[f"{seed} {one}"]), parse_genotype(found[f"{seed} {other}"])) for seed in seeds]
         same = sum(a == b for a, b in pairs)
         matches = [x == y for a, b in pairs for x, y in zip(a.operations(), b.operations(), strict=True)]

@@ -1,10 +1,12 @@
 """`cdarts run`: the whole way, and that a stop in any part of it changes nothing."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cdarts import budget
@@ -95,7 +97,7 @@ def test_stopped_in_any_part_and_resumed(
         assert results(cut / name) == results(straight / name)
     assert read_genotype(cut / "genotype.json") == read_genotype(straight / "genotype.json")
     ours, theirs = (read_json(path / "summary.json") for path in (cut, straight))
-    clock = {"seconds", "search_seconds", "retraining_seconds", "forecast", "latency"}
+    clock = {"seconds", "search_seconds", "retraining_seconds", "forecast", "latency", "export_seconds"}
     assert {key: ours[key] for key in ours if key not in clock} == {
         key: theirs[key] for key in theirs if key not in clock
     }
@@ -143,6 +145,7 @@ def test_the_summary_adds_up(straight: Path) -> None:
     summary = read_json(straight / "summary.json")
     forecast = summary["forecast"]
     took = summary["search_seconds"] + summary["retraining_seconds"] + forecast["planning_seconds"]
+    took += summary["export_seconds"]
     assert summary["seconds"] == pytest.approx(took, abs=0.051)
     expected = 1.5 + 2.5 + forecast["planning_seconds"]
     assert forecast["error"] == pytest.approx(took / expected - 1, abs=0.001)
@@ -196,3 +199,24 @@ def test_a_finished_run_is_not_touched(straight: Path, call: Call, monkeypatch: 
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in straight.rglob("*")}
     assert call("resume", straight).code == 0
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in straight.rglob("*")} == before
+
+
+def test_a_run_ends_with_a_model_that_works_without_it(straight: Path, call: Call, tmp_path: Path) -> None:
+    summary = read_json(straight / "summary.json")
+    assert summary["exported"] == ["retrain/model.onnx"]
+    image = tmp_path / "images.npy"
+    np.save(image, np.zeros((1, 16, 16, 3), np.uint8))
+    assert call("predict", straight / "retrain" / "model.onnx", image).code == 0
+
+
+@pytest.mark.usefixtures("toy_plan")
+def test_without_onnx_it_is_plain_torch_code(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    result = run(call, tmp_path / "run")
+    assert result.code == 0
+    assert "exported as plain torch code instead" in result.out
+    assert read_json(tmp_path / "run" / "summary.json")["exported"] == [
+        "retrain/network.safetensors",
+        "retrain/network.py",
+    ]
+    assert (tmp_path / "run" / "retrain" / "network.py").is_file()

@@ -12,6 +12,8 @@ from cdarts.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     import numpy as np
 
+    from cdarts.data import ImageData
+    from cdarts.export import Exported
     from cdarts.model import ModelCard
 
 
@@ -33,7 +35,7 @@ class Export:
     def run(self) -> int:
         announce("export", str(self.run_dir), f"format {self.format}")
         from cdarts.engine.runtime import set_threads
-        from cdarts.export import BATCHES, TOLERANCE, check_out, default_out, export
+        from cdarts.export import check_out, default_out, export
         from cdarts.model import find_model, load_model
         from cdarts.networks import num_parameters
 
@@ -45,23 +47,13 @@ class Export:
         classes, size = len(card.class_names), f"{card.side}x{card.side}x{card.image_channels}"
         print(f"model   {num_parameters(network):,} parameters, {classes} classes, images {size}", flush=True)
         name, pixels = self._images(card)
-        exported = export(card, network, self.format, out, pixels)
-        batches = f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
-        print(
-            f"equal   read back and compared on test images of {name}, in batches of {batches}: the same classes, "
-            f"logits within {exported.difference:.1e} of the largest ({TOLERANCE:.0e} are allowed)"
-        )
-        for path in exported.files:
-            print(f"wrote   {path} ({path.stat().st_size:,} bytes)")
+        tell(export(card, network, self.format, out, pixels), name)
         return 0
 
     def _images(self, card: "ModelCard") -> "tuple[str, np.ndarray]":
         """Real images to compare on: the run's own test images, or handwritten digits where there are none now."""
-        import numpy as np
-
         from cdarts.commands.resume import settings_of
         from cdarts.data import load
-        from cdarts.export import BATCHES
 
         wanted = (card.side, card.image_channels)
         try:
@@ -72,8 +64,49 @@ class Export:
             reason = next(iter(str(error).splitlines()))
             print(f"note    compared on digits, since the run's own images cannot be had: {reason}", flush=True)
             data = load("digits", image_size=card.side)
-        pixels = data.test.pixels_of(np.arange(min(sum(BATCHES), len(data.test))))
+        pixels = some_pixels(data)
         return data.name, pixels if data.channels == card.image_channels else pixels.repeat(card.image_channels, axis=3)
+
+
+def hand_over(directory: Path, data: "ImageData") -> list[Path]:
+    """Export the model in a directory for use elsewhere: as ONNX, or as plain torch code where ONNX is not installed.
+
+    Returns the files. Raises `ExportError` if the export is not the network, `DiskError`.
+    """
+    from cdarts.export import default_out, export
+    from cdarts.model import load_model
+
+    card, network = load_model(directory)
+    pixels = some_pixels(data)
+    try:
+        exported = export(card, network, "onnx", default_out(directory, "onnx"), pixels)
+    except ConfigurationError as error:
+        print(f"note    {error}; exported as plain torch code instead", flush=True)
+        exported = export(card, network, "module", default_out(directory, "module"), pixels)
+    tell(exported, data.name)
+    return list(exported.files)
+
+
+def some_pixels(data: "ImageData") -> "np.ndarray":
+    """As many test images as an export is compared on, uint8 (N, H, W, C)."""
+    import numpy as np
+
+    from cdarts.export import BATCHES
+
+    return data.test.pixels_of(np.arange(min(sum(BATCHES), len(data.test))))
+
+
+def tell(exported: "Exported", images: str) -> None:
+    """Say what was written, and that it was compared on test images of a data set of this name."""
+    from cdarts.export import BATCHES, TOLERANCE
+
+    batches = f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
+    print(
+        f"equal   read back and compared on test images of {images}, in batches of {batches}: the same classes, "
+        f"logits within {exported.difference:.1e} of the largest ({TOLERANCE:.0e} are allowed)"
+    )
+    for path in exported.files:
+        print(f"wrote   {path} ({path.stat().st_size:,} bytes)", flush=True)
 
 
 COMMAND = Export

@@ -1,4 +1,4 @@
-"""The whole way, from images to a trained model: search, retrain, evaluate, sized to a time budget."""
+"""The whole way, from images to a model for use: search, retrain, evaluate, export, sized to a time budget."""
 
 import re
 import shlex
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cdarts import zoo
 from cdarts.commands.common import Setup, announce, config_of, default_out, describe, memory_permitting, session
+from cdarts.commands.export import hand_over
 from cdarts.commands.retrain import Retrain, retrain, trained
 from cdarts.commands.search import Search, search, searched, write_genotype
 from cdarts.errors import ConfigurationError, DiskError, GenotypeError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Setup):
-    """Search a network for your images, train it, test it; one directory holds everything.
+    """Search a network for your images, train it, test it, export it; one directory holds everything.
 
     What is chosen for the images, and why, is printed.
     """
@@ -165,12 +166,18 @@ class Run(Setup):
                 retrain_dir = open_or_create(retrain_path, retrain_config)
                 scores = retrain(retrain_dir, retraining, data, retrain_task)
 
-            took = search_seconds + scores["seconds"] + plan.planning_seconds
+            began = time.monotonic()
+            exported = hand_over(retrain_path, data)
+            export_seconds = round(time.monotonic() - began, 1)
+
+            took = search_seconds + scores["seconds"] + plan.planning_seconds + export_seconds
             summary = {
                 **scores,
                 "cell": plan.cell,
                 "search_seconds": search_seconds,
                 "retraining_seconds": scores["seconds"],
+                "export_seconds": export_seconds,
+                "exported": [str(path.relative_to(run_dir.path)) for path in exported],
                 "seconds": round(took, 1),
                 "forecast": {
                     "search_seconds": plan.search_seconds,
@@ -259,7 +266,8 @@ def print_summary(path: Path, summary: dict[str, Any]) -> None:
         table.add_row(name, value)
     # the name of a data set is a user's: no markup, so that brackets in it stay brackets
     Console(markup=False, emoji=False, highlight=False).print(table)
-    print(f"run     {path}: summary.json, genotype.json, cell.svg, retrain/model.safetensors")
+    files = ["summary.json", "genotype.json", "cell.svg", "retrain/model.safetensors", *summary.get("exported", ())]
+    print(f"run     {path}: {', '.join(files)}")
     name = shlex.quote(str(path))
     print(f"next    cdarts predict {name} IMAGE...    cdarts evaluate {name}    cdarts show genotype {name}")
 
