@@ -5,9 +5,9 @@
 Executions compute the same numbers in another order, so single-precision results differ in their last bits, and a
 search is long enough to amplify that. The yardsticks are `plain` against itself with every alpha, or every weight of
 S-Net, moved to the next number that single precision has. (Alphas begin so near zero that a move leaves nearly all
-mixing weights as they are; a move of weights is what rounding does everywhere.) Each seed is searched once with each; the table says how often two of them end
-with the same cell, how many of a cell's choices agree, and what NAS-Bench-201 says of both. Results are kept in
-DIR/results.json, and what stands there already is not searched again.
+mixing weights as they are; a move of weights is what rounding does everywhere.) Each seed is searched once with each;
+the table says how often two of them end with the same cell, how many of a cell's choices agree, and what NAS-Bench-201
+says of both. Results are kept in DIR/results.json, and what stands there already is not searched again.
 """
 
 import argparse
