@@ -208,11 +208,18 @@ def test_a_genotype_that_fits_stays_and_another_keeps_what_it_can(tables: dict[s
 
 
 def test_counts_with_units() -> None:
-    texts = {"3.5M": 3_500_000, "600M": 600_000_000, "120000": 120_000, "80K": 80_000, "1.25G": 1_250_000_000}
+    texts = {
+        "3.5M": 3_500_000,
+        "600M": 600_000_000,
+        "120000": 120_000,
+        "80K": 80_000,
+        "50k": 50_000,
+        "1.25G": 1_250_000_000,
+    }
     for text, count in texts.items():
         assert parse_count("--max-params", text) == count
     for text in ("", "M", "-1M", "1e6", "3,5M", "0", "0.0000001K", "1T", "nan", "３M"):
-        with pytest.raises(ConfigurationError, match=r"--max-macs .*: write a number"):
+        with pytest.raises(ConfigurationError, match=r"--max-macs .*: write a positive number"):
             parse_count("--max-macs", text)
 
 

@@ -141,8 +141,10 @@ class Limits:
 
 def parse_count(flag: str, text: str) -> int:
     """``3.5M`` or ``600M`` or ``120000``, of thousands, millions, thousand millions. Raises `ConfigurationError`."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([KMG]?)", text, re.ASCII)
-    count = 0 if match is None else round(float(match[1]) * UNITS[match[2]])
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([KMGkmg]?)", text, re.ASCII)
+    count = 0 if match is None else round(float(match[1]) * UNITS[match[2].upper()])
     if count < 1:
-        raise ConfigurationError(f"{flag} {text}: write a number, with K, M or G if you like, e.g. 3.5M, 600M, 120000")
+        raise ConfigurationError(
+            f"{flag} {text}: write a positive number, with K, M or G if you like, e.g. 3.5M, 600M, 120000"
+        )
     return count

@@ -55,7 +55,9 @@ def test_an_impossible_limit_leaves_nothing_behind(call: Call, few_digits: Path,
     assert "--max-params 100: a network of space darts with 3 cells and 4 channels has at least" in result.error()
     assert not out.exists()
     result = call("search", "random", "--data", few_digits, "--max-params", "many", "--batch-size", "8", "--out", out)
-    assert result.error() == ("--max-params many: write a number, with K, M or G if you like, e.g. 3.5M, 600M, 120000")
+    assert result.error() == (
+        "--max-params many: write a positive number, with K, M or G if you like, e.g. 3.5M, 600M, 120000"
+    )
 
 
 @pytest.mark.timeout(600)

@@ -175,7 +175,7 @@ def test_arrays_of_another_size_are_resized_like_image_files(trained: Path, call
         (np.zeros((0, 8, 8, 1), dtype=np.uint8), "at least one image"),
         (np.zeros((2, 1, 9, 9), dtype=np.float32), r"taken as they are: \(N, 1, 8, 8\)"),
         (np.full((2, 1, 8, 8), 255, dtype=np.float32), "values from 255 to 255; .* divide by 255"),
-        (np.full((2, 1, 8, 8), np.nan, dtype=np.float32), "values from nan"),
+        (np.full((2, 1, 8, 8), np.nan, dtype=np.float32), "no numbers or infinite"),
         (np.array([{"a": 1}], dtype=object), "not a readable NumPy file"),
     ],
 )

@@ -230,6 +230,7 @@ def _print(found: dict[str, Any]) -> None:
     print(
         f"sizes       {found['cells']} cells, {found['channels']} channels, {found['classes']} classes, {side}x{side}"
     )
+    print("            of the literature where no flag says otherwise, not those of a run")
     print(f"parameters  {found['parameters']:,} ({found['weight_bytes'] / 2**20:.1f} MiB with statistics)")
     print(f"macs        {found['macs']:,} (multiply-adds of convolutions and linear layers, one image)")
     memory = found["activation_bytes_per_image"] / 2**20

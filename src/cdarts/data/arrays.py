@@ -47,8 +47,10 @@ def array_images(path: Path, *, side: int, channels: int) -> Iterator[tuple[str,
         return
     if array.shape[1:] != (channels, side, side):
         raise DataError(f"{found}; float32 images are taken as they are: (N, {channels}, {side}, {side})")
+    if not np.isfinite(array).all():
+        raise DataError(f"{name}: holds values that are no numbers or infinite; float32 images lie in 0 to 1")
     low, high = float(array.min()), float(array.max())
-    if not (low >= 0 and high <= 1):  # NaN is refused too
+    if not (low >= 0 and high <= 1):
         raise DataError(f"{name}: found values from {low:g} to {high:g}; float32 images lie in 0 to 1: divide by 255")
     for position, pixels in enumerate(array):
         yield f"{name}[{position}]", np.ascontiguousarray(pixels)

@@ -309,7 +309,9 @@ def _cut(text: str) -> str:
 def _subtitle(record: Record, parts: Sequence[Record]) -> str:
     data = text_of(record.settings.get("data"))
     seed = record.settings.get("seed")
-    what = {"run": "search and retraining", "search": f"search {record.preset}".strip(), "retrain": "retraining"}
+    cell = text_of(record.summary.get("cell"))
+    whole = f"retraining of the published cell {cell}" if cell else "search and retraining"
+    what = {"run": whole, "search": f"search {record.preset}".strip(), "retrain": "retraining"}
     words = [what.get(record.command, record.command), data and f"on {Path(data).name}"]
     if seed is not None:
         words.append(f"seed {seed}")
@@ -402,6 +404,7 @@ def _tiles(record: Record, parts: Sequence[Record], stages: Sequence[StageView])
         tiles.append(
             Tile(figure(test, True), "test accuracy", f"last epoch; best {figure(best, True)}, chosen on test")
         )
+        tiles += _interval_tiles(summary)
     parameters, macs = number_of(summary.get("parameters")), number_of(summary.get("macs"))
     if parameters is not None:
         tiles.append(Tile(f"{parameters:,.0f}", "parameters"))
@@ -414,6 +417,17 @@ def _tiles(record: Record, parts: Sequence[Record], stages: Sequence[StageView])
             continue
         tiles += _search_tiles(part, stage)
     return tiles
+
+
+def _interval_tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    """How uncertain the accuracy is, where a training has said so."""
+    interval, images = summary.get("test_interval"), number_of(summary.get("test_images"))
+    if not isinstance(interval, list) or len(interval) != 2 or images is None:
+        return []
+    low, high = (number_of(end) for end in interval)
+    if low is None or high is None:
+        return []
+    return [Tile(f"{low * 100:.1f} to {high * 100:.1f} %", "95 % interval", f"of that accuracy, {images:,.0f} images")]
 
 
 def _latency_tiles(summary: Mapping[str, Any]) -> list[Tile]:

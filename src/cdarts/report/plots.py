@@ -92,7 +92,7 @@ def ticks(values: Sequence[float]) -> list[float]:
     """Round numbers, about `TICKS` of them, from at or below the smallest value to at or above the largest."""
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(abs(low), abs(high), 1.0):
-        room = 0.5 * max(abs(low), abs(high), 1.0)  # half of a large number, beside which a half would be lost
+        room = 0.02 * max(abs(low), abs(high), 1.0)  # a part of a large number, beside which 0.02 would be lost
         low, high = low - room, high + room
     rough = (high - low) / TICKS
     magnitude = 10.0 ** math.floor(math.log10(rough))

@@ -84,13 +84,14 @@ class Retraining:
                 raise ConfigurationError(f"{_flag(name)} {getattr(self, name)}: must be at least 1")
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ConfigurationError(
-                f"--warmup-epochs {self.warmup_epochs}: must lie between 0 and the {self.epochs} epochs"
+                f"--warmup-epochs {self.warmup_epochs}: must lie between 0 and the {self.epochs} epochs of --epochs "
+                f"(a preset's value stands where none is named)"
             )
         self.weights().check()
         for name in ("auxiliary_weight", "cutout", "mixup", "cutmix"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise ConfigurationError(f"{_flag(name)} {value}: must not be negative")
+                raise ConfigurationError(f"{_flag(name)} {value}: must not be negative, and finite")
         for name in ("drop_path", "label_smoothing", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
