@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.table import Table
 from cdarts import zoo
 from cdarts.algorithms import ALGORITHMS
 from cdarts.commands.show_cost import ShowCost
-from cdarts.commands.usual import IMAGE_CHANNELS, UsualNetwork, usual_network
+from cdarts.commands.usual import IMAGE_CHANNELS, OfGenotype, UsualNetwork
 from cdarts.errors import ConfigurationError
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.retraining import DEFAULT_PRESET, RETRAINING_PRESETS, RETRAINING_SUMMARIES
@@ -42,37 +42,18 @@ DRAWINGS = (".svg",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowGenotype:
+class ShowGenotype(OfGenotype):
     """A genotype: its cells, its text form, and the parameters and multiply-adds of the network it makes.
 
     As published figures count them: BatchNorm with weights, no auxiliary head, and the sizes of the literature.
     """
 
-    target: Target
-    """A published cell (cdarts show genotypes), a genotype file, a run directory, or a text form in quotes."""
-    cells: int | None = None
-    """Searched cells in the network: 20, with stem imagenet 14, in NAS-Bench-201 15."""
-    channels: int | None = None
-    """Channels of the first stage: 36, with stem imagenet 48, in NAS-Bench-201 16."""
-    classes: int | None = None
-    """Classes that the network tells apart: 10, with stem imagenet 1000."""
-    stem: Literal["cifar", "half", "imagenet"] = "cifar"
-    """What stands before the first cell (DARTS space): stride 1, stride 2, or three convolutions of stride 2."""
-    image_size: int | None = None
-    """Side of the images, in pixels: 32, with stem imagenet 224."""
     json: Flag = False
     """Print one JSON object instead."""
 
     def run(self) -> int:
         genotype = zoo.find(self.target)
-        network = usual_network(
-            genotype.space,
-            self.stem,
-            cells=self.cells,
-            channels=self.channels,
-            classes=self.classes,
-            image_size=self.image_size,
-        )
+        network = self.network(genotype)
         topology = network.space.topology(genotype)
         if self.json:
             cost = _cost(network, topology)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdarts import zoo
-from cdarts.commands.usual import IMAGE_CHANNELS, UsualNetwork, usual_network
+from cdarts.commands.usual import IMAGE_CHANNELS, OfGenotype, UsualNetwork
 from cdarts.errors import ConfigurationError
 from cdarts.topology import Genotype
 
@@ -27,24 +27,12 @@ BATCHES = (1, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowCost:
+class ShowCost(OfGenotype):
     """What a genotype's network costs, with its parts: parameters, multiply-adds, memory, and time if asked for.
 
     Sizes are those of the literature unless flags say otherwise. An edge's costs are those of all cells of its kind.
     """
 
-    target: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")]]
-    """A published cell (cdarts show genotypes), a genotype file, a run directory, or a text form in quotes."""
-    cells: int | None = None
-    """Searched cells in the network: 20, with stem imagenet 14, in NAS-Bench-201 15."""
-    channels: int | None = None
-    """Channels of the first stage: 36, with stem imagenet 48, in NAS-Bench-201 16."""
-    classes: int | None = None
-    """Classes that the network tells apart: 10, with stem imagenet 1000."""
-    stem: Literal["cifar", "half", "imagenet"] = "cifar"
-    """What stands before the first cell (DARTS space): stride 1, stride 2, or three convolutions of stride 2."""
-    image_size: int | None = None
-    """Side of the images, in pixels: 32, with stem imagenet 224."""
     latency: Flag = False
     """Measure times on this machine, which takes a minute: the network in PyTorch and in ONNX Runtime, for 1 and 32
     images, and each operation."""
@@ -57,14 +45,7 @@ class ShowCost:
 
     def run(self) -> int:
         genotype = zoo.find(self.target)
-        network = usual_network(
-            genotype.space,
-            self.stem,
-            cells=self.cells,
-            channels=self.channels,
-            classes=self.classes,
-            image_size=self.image_size,
-        )
+        network = self.network(genotype)
         network.space.check(genotype)
         from cdarts.cost import Size, cost_table
         from cdarts.engine.runtime import choose_device, set_threads

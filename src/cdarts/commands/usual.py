@@ -2,10 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from cdarts.errors import ConfigurationError
 from cdarts.spaces import SPACES, DartsSpace, Space, ToySpace
+from cdarts.topology import Genotype
 
 IMAGE_CHANNELS = 3
 SMALLEST_IMAGE = 8
@@ -60,3 +63,32 @@ def usual_network(
         raise ConfigurationError(f"--image-size {network.image_size}: must be at least {SMALLEST_IMAGE}")
     network.space.layout(network.cells, network.channels)
     return network
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfGenotype:
+    """What commands about the network of a genotype are told: the genotype, and sizes other than the usual ones."""
+
+    target: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")]]
+    """A published cell (cdarts show genotypes), a genotype file, a run directory, or a text form in quotes."""
+    cells: int | None = None
+    """Searched cells in the network: 20, with stem imagenet 14, in NAS-Bench-201 15."""
+    channels: int | None = None
+    """Channels of the first stage: 36, with stem imagenet 48, in NAS-Bench-201 16."""
+    classes: int | None = None
+    """Classes that the network tells apart: 10, with stem imagenet 1000."""
+    stem: Literal["cifar", "half", "imagenet"] = "cifar"
+    """What stands before the first cell (DARTS space): stride 1, stride 2, or three convolutions of stride 2."""
+    image_size: int | None = None
+    """Side of the images, in pixels: 32, with stem imagenet 224."""
+
+    def network(self, genotype: Genotype) -> UsualNetwork:
+        """Of the genotype, in these sizes. Raises `ConfigurationError` for those that cannot be."""
+        return usual_network(
+            genotype.space,
+            self.stem,
+            cells=self.cells,
+            channels=self.channels,
+            classes=self.classes,
+            image_size=self.image_size,
+        )
