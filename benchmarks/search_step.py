@@ -1,6 +1,7 @@
 """How long a step of differentiable search takes, how much memory, how exactly: every execution beside `plain`.
 
     python benchmarks/search_step.py [--cases NAME ...] [--executions NAME ...] [--rounds 5] [--threads 1] [--json FILE]
+    python benchmarks/search_step.py --device cuda
 
 Executions take turns within one process, with the same weights, the same alpha and the same images: A B C A B C. The
 first round is not counted, it pays for page faults. Times are given as ratios to `plain` (or to the first execution
@@ -9,6 +10,9 @@ the process's peak over what it held once network and images were there, each ex
 (Linux). Numerics: a step in double precision (against `plain` in double precision, which tests the formulas) and in
 single precision (its distance from the double-precision truth beside that of `plain`), as the largest distance of any
 tensor relative to that tensor's norm.
+
+On a GPU the wall time counts, waiting for the device at either end, and memory is what its allocator held at most. A
+`captured` step is only a replay from the third on; the first two rounds are not counted there.
 """
 
 import argparse
@@ -19,9 +23,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +35,9 @@ from torch import Tensor
 from cdarts import zoo
 from cdarts.algorithms import CyclicConfig
 from cdarts.data import Batch, load
-from cdarts.execution import EXECUTIONS
+from cdarts.errors import ConfigurationError
+from cdarts.execution import EXECUTIONS, choose_execution
+from cdarts.execution.choice import ExecutionName
 from cdarts.networks import Network, frozen
 from cdarts.presets import PRESETS
 from cdarts.randomness import generator, seeded
@@ -45,8 +52,8 @@ Step = Callable[[], list[Tensor]]
 """One step; gives loss, gradients and BatchNorm statistics."""
 
 
-Build = Callable[[str, torch.dtype, int], Step]
-"""From execution, type of numbers and images in a batch to the step."""
+Build = Callable[[str, torch.dtype, int, torch.device], Step]
+"""From execution, type of numbers, images in a batch and device to the step."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +65,23 @@ class Case:
     has_numerics: bool = True
 
 
-def images_and_labels(dtype: torch.dtype, batch: int) -> Batch:
+def images_and_labels(dtype: torch.dtype, batch: int, device: torch.device) -> Batch:
     draw = generator(0, "benchmark")
     images = torch.randn(batch, 3, SIDE, SIDE, generator=draw)
-    return Batch(images.to(dtype), torch.randint(CLASSES, (batch,), generator=draw))
+    return Batch(images.to(device, dtype), torch.randint(CLASSES, (batch,), generator=draw).to(device))
 
 
 def search_step(space: Space, cells: int, learns_alpha: bool) -> Build:
     """S-Net forward and backward: gradients of its weights with alpha held, or of alpha with the weights held."""
 
-    def build(execution: str, dtype: torch.dtype, batch: int) -> Step:
+    def build(execution: str, dtype: torch.dtype, batch: int, device: torch.device) -> Step:
         topology = space.supernet()
         with seeded(0, "network"):
             network = Network(
                 space, topology, cells=cells, channels=CHANNELS, num_classes=CLASSES, affine=False, execution=execution
-            ).to(dtype)
-        relaxation = Softmax(topology, generator(0, "alpha"), scale=0.5).to(dtype)
-        images, labels = images_and_labels(dtype, batch)
+            ).to(device, dtype)
+        relaxation = Softmax(topology, generator(0, "alpha"), scale=0.5).to(device, dtype)
+        images, labels = images_and_labels(dtype, batch, device)
 
         def step() -> list[Tensor]:
             weights = relaxation()
@@ -96,13 +103,13 @@ def search_step(space: Space, cells: int, learns_alpha: bool) -> Build:
 def evaluation_step(space: Space, genotype: str, cells: int) -> Build:
     """E-Net forward and backward."""
 
-    def build(execution: str, dtype: torch.dtype, batch: int) -> Step:
+    def build(execution: str, dtype: torch.dtype, batch: int, device: torch.device) -> Step:
         topology = space.topology(zoo.load(genotype))
         with seeded(0, "network"):
             network = Network(
                 space, topology, cells=cells, channels=CHANNELS, num_classes=CLASSES, affine=True, execution=execution
-            ).to(dtype)
-        images, labels = images_and_labels(dtype, batch)
+            ).to(device, dtype)
+        images, labels = images_and_labels(dtype, batch, device)
 
         def step() -> list[Tensor]:
             loss = F.cross_entropy(network(images).logits, labels)
@@ -117,16 +124,16 @@ def evaluation_step(space: Space, genotype: str, cells: int) -> Build:
 def joint_step(preset: str) -> Build:
     """A whole step of joint optimisation: alpha, E-Net, S-Net, optimizers included."""
 
-    def build(execution: str, dtype: torch.dtype, batch: int) -> Step:
+    def build(execution: str, dtype: torch.dtype, batch: int, device: torch.device) -> Step:
         assert dtype == torch.float32
         config = PRESETS[preset]
         assert isinstance(config, CyclicConfig)
         config = replace(config, batch_size=batch, channels=CHANNELS)
-        task = config.build(load("synthetic"), seed=0, device=torch.device("cpu"), execution=execution)
+        task = config.build(load("synthetic"), seed=0, device=device, execution=execution)
         plan = task.plan()
         index = next(i for i, epoch in enumerate(plan) if epoch.phase == "joint")
         task.start_epoch(index, plan[index])
-        images, labels = images_and_labels(dtype, batch)
+        images, labels = images_and_labels(dtype, batch, device)
         halves = (Batch(images, labels % task.num_classes),) * 2
         return lambda: list(task.step(0, *halves).values())
 
@@ -151,30 +158,57 @@ CASES = {
 }
 
 
+def available(device: torch.device) -> list[str]:
+    """Every execution that computes on the device, in the order of `EXECUTIONS`."""
+    found = []
+    for name in get_args(ExecutionName):
+        with suppress(ConfigurationError):
+            choose_execution(name, device)
+            found.append(name)
+    return found
+
+
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def times(case: Case, executions: Sequence[str], rounds: int) -> dict[str, list[tuple[float, float]]]:
+def times(
+    case: Case, executions: Sequence[str], rounds: int, device: torch.device
+) -> dict[str, list[tuple[float, float]]]:
     """Seconds of CPU and of wall time by execution, round by round."""
-    steps = {execution: case.build(execution, torch.float32, BATCH) for execution in executions}
+    steps = {execution: case.build(execution, torch.float32, BATCH, device) for execution in executions}
     taken: dict[str, list[tuple[float, float]]] = {execution: [] for execution in executions}
-    for number in range(rounds + 1):
+    warm_up = 2 if device.type == "cuda" else 1
+    for number in range(rounds + warm_up):
         for execution, step in steps.items():
+            wait_for(device)
             cpu, wall = time.process_time(), time.perf_counter()
             step()
-            if number:
+            wait_for(device)
+            if number >= warm_up:
                 taken[execution].append((time.process_time() - cpu, time.perf_counter() - wall))
     return taken
 
 
-def memory(name: str, execution: str, threads: int) -> float:
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def memory(name: str, execution: str, threads: int, device: torch.device) -> float:
     """Rise of the peak during two steps, MiB, in a process of its own."""
     command = [sys.executable, __file__, "--memory-of", name, execution, "--threads", str(threads)]
+    command += ["--device", device.type]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def print_memory(name: str, execution: str) -> None:
-    step = CASES[name].build(execution, torch.float32, BATCH)
+def print_memory(name: str, execution: str, device: torch.device) -> None:
+    step = CASES[name].build(execution, torch.float32, BATCH, device)
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        step()
+        step()
+        print((torch.cuda.max_memory_reserved() - before) / 2**20)
+        return
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew; it is inherited from the parent process
     before = peak()
     step()
@@ -188,15 +222,16 @@ def peak() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def distances(case: Case, executions: Sequence[str]) -> dict[str, dict[str, float]]:
+def distances(case: Case, executions: Sequence[str], device: torch.device) -> dict[str, dict[str, float]]:
     """The largest distance of any tensor from `plain` in double precision, relative to that tensor's norm."""
-    truth = case.build("plain", torch.float64, EXACT_BATCH)()
+    truth = case.build("plain", torch.float64, EXACT_BATCH, device)()
     # a tensor that is zero but for rounding, as the gradient of a convolution that nothing reaches, tells nothing
     least = 1e-6 * max(float(tensor.norm()) for tensor in truth)
     return {
         execution: {
             name: max(
-                relative(x, y, least) for x, y in zip(case.build(execution, dtype, EXACT_BATCH)(), truth, strict=True)
+                relative(x, y, least)
+                for x, y in zip(case.build(execution, dtype, EXACT_BATCH, device)(), truth, strict=True)
             )
             for name, dtype in (("float64", torch.float64), ("float32", torch.float32))
         }
@@ -227,12 +262,14 @@ def best(action: Callable[[], object]) -> float:
     return min(durations)
 
 
-def measure(name: str, executions: Sequence[str], rounds: int, threads: int, numerics: bool) -> dict[str, Any]:
+def measure(
+    name: str, executions: Sequence[str], rounds: int, threads: int, numerics: bool, device: torch.device
+) -> dict[str, Any]:
     case = CASES[name]
-    taken = times(case, executions, rounds)
+    taken = times(case, executions, rounds, device)
     first = executions[0]
-    exact = distances(case, executions) if numerics and case.has_numerics else {}
-    space = {execution: memory(name, execution, threads) for execution in executions}
+    exact = distances(case, executions, device) if numerics and case.has_numerics else {}
+    space = {execution: memory(name, execution, threads, device) for execution in executions}
     result: dict[str, Any] = {"case": name, "title": case.title, "rounds": rounds, "executions": {}}
     for execution in executions:
         cpu, wall = zip(*taken[execution], strict=True)
@@ -264,7 +301,8 @@ def print_table(result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--executions", nargs="+", choices=EXECUTIONS, default=list(EXECUTIONS))
+    parser.add_argument("--executions", nargs="+", choices=EXECUTIONS, help="default: all that the device has")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-numerics", action="store_true", help="leave out the steps in double precision")
@@ -272,9 +310,11 @@ def main() -> None:
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
     if arguments.memory_of is not None:
-        print_memory(*arguments.memory_of)
+        print_memory(*arguments.memory_of, device)
         return
+    executions = arguments.executions or available(device)
     machine = {"threads": arguments.threads, "torch": torch.__version__, "machine": platform.machine(), **probes()}
     print(
         "  ".join(
@@ -284,7 +324,7 @@ def main() -> None:
     results = []
     for name in arguments.cases:
         results.append(
-            measure(name, arguments.executions, arguments.rounds, arguments.threads, not arguments.no_numerics)
+            measure(name, executions, arguments.rounds, arguments.threads, not arguments.no_numerics, device)
         )
         print_table(results[-1])
     if arguments.json is not None:

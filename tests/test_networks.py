@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cdarts.errors import ConfigurationError
-from cdarts.execution import EXECUTIONS
+from cdarts.execution import EXECUTIONS, WHOLE
 from cdarts.networks import Network
 from cdarts.randomness import generator, seeded
 from cdarts.relaxations import Softmax
@@ -19,6 +19,7 @@ EVERY_SPACE: dict[str, Space] = {name: kind() for name, kind in SPACES.items()} 
     "darts, pools normalized": DartsSpace(pool_batchnorm=True),
 }
 spaces = pytest.mark.parametrize("space", EVERY_SPACE.values(), ids=EVERY_SPACE)
+executions = pytest.mark.parametrize("execution", [name for name in EXECUTIONS if name not in WHOLE])
 
 
 def parameters(network: nn.Module) -> int:
@@ -91,7 +92,7 @@ def exactness(execution: str) -> dict[str, float]:
 
 
 @spaces
-@pytest.mark.parametrize("execution", EXECUTIONS)
+@executions
 @pytest.mark.parametrize(("seed", "affine"), [(0, False), (1, True), (2, False), (3, True), (4, False), (5, True)])
 def test_one_hot_search_network_is_the_evaluation_network(
     space: Space, execution: str, affine: bool, seed: int
@@ -125,7 +126,7 @@ def test_one_hot_search_network_is_the_evaluation_network(
 
 
 @spaces
-@pytest.mark.parametrize("execution", EXECUTIONS)
+@executions
 def test_one_hot_gradients_are_the_evaluation_networks(space: Space, execution: str) -> None:
     genotype = random_genotype(space, 3)
     size = {"cells": 3, "channels": 4, "num_classes": 5}
@@ -148,7 +149,7 @@ def test_one_hot_gradients_are_the_evaluation_networks(space: Space, execution: 
 
 
 @spaces
-@pytest.mark.parametrize("execution", EXECUTIONS)
+@executions
 def test_paths_compute_the_evaluation_network_within_the_search_network(space: Space, execution: str) -> None:
     genotype = random_genotype(space, 4)
     size = {"cells": 3, "channels": 4, "num_classes": 5}
@@ -235,7 +236,7 @@ def test_a_stem_can_be_shared() -> None:
     assert second.stem is first.stem
 
 
-@pytest.mark.parametrize("execution", EXECUTIONS)
+@executions
 def test_a_copy_is_its_own_network(execution: str) -> None:
     space = DartsSpace()
     topology = space.topology(random_genotype(space, 0))

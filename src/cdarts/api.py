@@ -29,7 +29,7 @@ from cdarts.spaces import SPACES, AnySpace
 from cdarts.topology import Genotype, read_genotype
 
 Device = Literal["auto", "cpu", "cuda"]
-Execution = Literal["auto", "plain", "share", "merged", "fused", "recompute"]
+Execution = Literal["auto", "plain", "share", "merged", "captured", "fused", "recompute"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from cdarts.execution import EXECUTIONS, DropPath, PartialChannels
+from cdarts.execution import EXECUTIONS, WHOLE, DropPath, PartialChannels
 from cdarts.operations import Operation
 from cdarts.spaces import Space
 from cdarts.topology import CellTopology, Edge, Slot, Topology
@@ -126,6 +126,7 @@ class Network(nn.Module):
         super().__init__()
         self.layout = space.layout(cells, channels)
         self.channels_last = execution != "plain"
+        self.whole = WHOLE[execution]() if execution in WHOLE else None
         self.stem = space.stem(image_channels, channels) if stem is None else stem
         for slot in self.layout:
             group, index = slot.name.split(".")
@@ -160,6 +161,19 @@ class Network(nn.Module):
         `paths`: the part of the network's own topology that is computed, as a search that samples uses it; the mixing
         weights are that part's, and an edge or operation outside costs nothing.
         """
+        # what is drawn anew in every step cannot be part of a record, and outside of training none pays
+        if self.whole is not None and self.training and torch.is_grad_enabled() and drop_path is None and paths is None:
+            return Output(*self.whole(self.computed, images, weights))
+        return Output(*self.computed(images, weights, drop_path, paths))
+
+    def computed(
+        self,
+        images: Tensor,
+        weights: Mapping[str, Tensor] | None,
+        drop_path: DropPath | None = None,
+        paths: Topology | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits and features, block by block."""
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         outputs: list[Tensor] = self.stem(images)
@@ -181,4 +195,4 @@ class Network(nn.Module):
             if slot.closes_stage:
                 features.append(outputs[-1])
         pooled = self.tail(outputs[-1]).mean(dim=(2, 3))
-        return Output(self.classifier(pooled), features)
+        return self.classifier(pooled), features

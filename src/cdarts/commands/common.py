@@ -61,10 +61,11 @@ class Setup(ABC):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     """Threads torch computes with; recorded, since their number changes the last bits."""
-    execution: Literal["auto", "plain", "share", "merged", "fused", "recompute"] = "auto"
+    execution: Literal["auto", "plain", "share", "merged", "captured", "fused", "recompute"] = "auto"
     """How cells are computed, all by the same mathematics: `fused` is fastest on a CPU and needs a C++ compiler, once;
-    `recompute` takes less memory, for a little more time; `merged` launches few kernels, for GPUs; `share` needs
-    nothing; `plain` is the slow reference. `auto` takes `fused` on a CPU that has a compiler, else `share`."""
+    `recompute` takes less memory, for a little more time; `merged` launches few kernels, for GPUs, and `captured`
+    replays them as one record; `share` needs nothing; `plain` is the slow reference. `auto` takes `fused` on a CPU that
+    has a compiler, else `share`."""
     checkpoint_seconds: int = 300
     """Longest time between two checkpoints, if no step takes longer; 0: one after every step."""
     on_nonfinite: Literal["stop", "skip"] = "stop"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from cdarts.execution.base import DropPath, Execution
+from cdarts.execution.captured import Captured
 from cdarts.execution.choice import choose_execution
 from cdarts.execution.fused import Fused
 from cdarts.execution.merged import Merged
@@ -14,16 +15,22 @@ EXECUTIONS: dict[str, Callable[[], Execution]] = {
     "plain": lambda: plain,
     "share": lambda: share,
     "merged": Merged,
+    "captured": Merged,
     "fused": Fused,
     "recompute": lambda: Fused(recompute=True),
 }
 """For one cell each. ``plain`` is the reference, edge by edge; ``share`` computes once what the edges of one state have
-in common; ``merged`` computes in one what they have alike, for devices that wait for kernels to be launched; ``fused``
-computes the cell in few passes over memory with kernels that are compiled on first use; ``recompute`` is ``fused`` with
-less memory, for a little more time."""
+in common; ``merged`` computes in one what they have alike, for devices that wait for kernels to be launched;
+``captured`` is ``merged``, and `WHOLE` for the network; ``fused`` computes the cell in few passes over memory with
+kernels that are compiled on first use; ``recompute`` is ``fused`` with less memory, for a little more time."""
+
+WHOLE: dict[str, Callable[[], Captured]] = {"captured": Captured}
+"""What an execution does for a network as a whole, beside its cells."""
 
 __all__ = [
     "EXECUTIONS",
+    "WHOLE",
+    "Captured",
     "DropPath",
     "Execution",
     "Fused",

@@ -6,9 +6,10 @@ from typing import Literal
 import torch
 
 from cdarts.errors import ConfigurationError
+from cdarts.execution.captured import why_not_captured
 from cdarts.execution.compiler import why_unavailable
 
-ExecutionName = Literal["plain", "share", "merged", "fused", "recompute"]
+ExecutionName = Literal["plain", "share", "merged", "captured", "fused", "recompute"]
 
 Choice = Literal["auto"] | ExecutionName
 """An execution, or leaving it to the machine."""
@@ -19,7 +20,7 @@ def choose_execution(
 ) -> tuple[ExecutionName, str | None]:
     """The execution's name, and a remark if ``auto`` could not have the fastest on a CPU, ``fused``.
 
-    On CUDA ``auto`` is ``share`` until ``merged`` has been measured there.
+    On CUDA ``auto`` is ``share`` until ``merged`` and ``captured`` have been measured there.
 
     `report` hears that kernels are compiled, which takes some seconds.
 
@@ -28,6 +29,10 @@ def choose_execution(
     if name == "auto" and device.type != "cpu":
         return "share", None
     if name == "plain" or name == "share" or name == "merged":
+        return name, None
+    if name == "captured":
+        if (reason := why_not_captured(device)) is not None:
+            raise ConfigurationError(f"--execution {name}: {reason}; use --execution auto")
         return name, None
     reason = "its kernels are for the CPU" if device.type != "cpu" else why_unavailable(torch.float32, report)
     if name == "auto":

@@ -350,13 +350,15 @@ class _Normalize:
         # by momentum 1 a running statistic is what the batch has
         return F.batch_norm(x, mean, variance, scale, shift, training=True, momentum=1.0, eps=norms[0].eps)
 
-    @torch.no_grad()
     def keep_running(self) -> None:
         """By their momentum, as PyTorch does; not where scoring with batch statistics has switched it off."""
         if not self.training or not all(norm.track_running_stats for norm in self.met):
             return
-        sizes = [norm.num_features for norm in self.met]
-        observed = [part for row in self.observed for part in row.split_with_sizes(sizes)]
-        buffers = [*(norm.running_mean for norm in self.met), *(norm.running_var for norm in self.met)]
-        torch._foreach_lerp_([cast(Tensor, buffer) for buffer in buffers], observed, cast(float, self.met[0].momentum))
-        torch._foreach_add_([cast(Tensor, norm.num_batches_tracked) for norm in self.met], 1)
+        with torch.no_grad():
+            sizes = [norm.num_features for norm in self.met]
+            observed = [part for row in self.observed for part in row.split_with_sizes(sizes)]
+            buffers = [*(norm.running_mean for norm in self.met), *(norm.running_var for norm in self.met)]
+            torch._foreach_lerp_(
+                [cast(Tensor, buffer) for buffer in buffers], observed, cast(float, self.met[0].momentum)
+            )
+            torch._foreach_add_([cast(Tensor, norm.num_batches_tracked) for norm in self.met], 1)
