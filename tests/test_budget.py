@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cdarts import budget
+from cdarts import budget, zoo
 from cdarts.algorithms import CyclicConfig
 from cdarts.budget import (
     LEAST_CYCLES,
@@ -24,6 +24,7 @@ from cdarts.budget import (
     RunPlan,
     choose_side,
     plan_run,
+    plan_training,
     why_no_search,
 )
 from cdarts.commands.run import parse_duration
@@ -177,6 +178,32 @@ def test_too_small_a_budget_names_one_that_works(
     plan_run(synthetic, parse_duration(str(raised.value).split()[-3]), MACHINE, began=time.monotonic(), report=print)
 
 
+@pytest.mark.parametrize("speed", [1e-4, 1e-3, 1e-2])
+def test_a_training_takes_what_the_search_has_left(
+    synthetic: ImageData, machine_of: Callable[[float], None], speed: float
+) -> None:
+    machine_of(speed)
+    planned = Retraining(epochs=7, channels=8, cells=5)
+    sizes = []
+    for remaining in (20.0, MINUTE, HOUR):
+        plan = plan_training(synthetic, zoo.load("darts-v2"), remaining, MACHINE, planned, print)
+        assert plan.seconds <= remaining
+        plan.training.check()
+        sizes.append(plan.training.channels * plan.training.cells)
+        assert plan.reason.startswith(f"training with {plan.training.cells} cells, {plan.training.channels} channels: ")
+    assert sizes == sorted(sizes)
+
+
+def test_a_search_that_took_everything_leaves_one_epoch(
+    synthetic: ImageData, machine_of: Callable[[float], None]
+) -> None:
+    machine_of(1e-2)
+    planned = Retraining(epochs=7, channels=8, cells=5, warmup_epochs=3)
+    plan = plan_training(synthetic, zoo.load("darts-v2"), -3.0, MACHINE, planned, print)
+    assert plan.training == replace(planned, epochs=1, warmup_epochs=0, evaluate_every=1)
+    plan.training.check()
+
+
 @pytest.mark.usefixtures("machine_of")
 def test_too_small_for_the_training_alone(synthetic: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "RETRAINING_SIZES", ((512, 20),))
@@ -268,6 +295,8 @@ def test_every_choice_has_a_reason(synthetic: ImageData) -> None:
     ("median", "images", "budget_seconds", "side"),
     [
         (20, 500, HOUR, 16),  # as large as they are
+        (28, 500, HOUR, 24),
+        (31, 500, HOUR, 32),  # or nearly
         (35, 500, HOUR, 32),
         (500, 500, HOUR, 224),  # the ImageNet stem makes large images cheap
         (500, 500_000, HOUR, 96),  # nothing fits: what is seen most often, by cells at 12 pixels

@@ -24,6 +24,7 @@ from cdarts.presets import DEFAULT
 from cdarts.retraining import Retraining
 from cdarts.settings import STRICT
 from cdarts.spaces import AnySpace, DartsSpace
+from cdarts.topology import Genotype
 
 Stem = Literal["cifar", "half", "imagenet"]
 Settings = TypeVar("Settings")
@@ -33,17 +34,21 @@ SEARCH_SIZES = ((4, 3, 5), (8, 4, 8), (8, 6, 14), (16, 8, 20))
 RETRAINING_SIZES = ((8, 5), (16, 5), (16, 8), (24, 8), (24, 14), (36, 20))
 """(channels, cells) from small to the paper's."""
 TYPICAL_CELL = "cdarts-imagenet"
-"""The cell that retraining is timed with, since the search has not found its own yet: convolutions on all edges of the
-normal cell."""
+"""The cell that retraining is timed with before the search has found its own: convolutions on all edges of the normal
+cell."""
 
 SEARCH_SHARE = 0.3
 """Part of the budget that the search gets."""
 SAFETY = 0.88
 """Part of the budget that is planned for: steps grow dearer as a search finds convolutions, and machines are shared."""
+SAFETY_OF_TRAINING = 0.92
+"""Part of what a search has left that is planned for: its cell is known and timed. Export and page come after it."""
 ALPHA_TRAVEL = 0.5
 """Least distance that Adam can move a logit of alpha over the whole search; short searches get a larger rate."""
 INPUT_SIDES = (32, 40, 48, 56, 64, 96, 128, 160, 192, 224)
 """Sides that images of a folder are brought to, in pixels."""
+ENLARGED = 1.1
+"""Images may be enlarged by so much: of 31 pixels 32 can be made, and 24 would lose what they show."""
 TRIED_SIDE = 32
 REFERENCE_SIZE = RETRAINING_SIZES[2]
 """An input is small enough if a network of that size gets `LEAST_EPOCHS` on it."""
@@ -67,6 +72,7 @@ class RunPlan:
     search: CyclicConfig | None
     """None where a published cell is trained instead."""
     retraining: Retraining
+    """What is expected; where a cell is searched, it is planned again once the cell is known: `plan_training`."""
     search_seconds: float
     retraining_seconds: float
     planning_seconds: float
@@ -125,15 +131,7 @@ def plan_run(
         reasons.append(why)
         available -= search.seconds
     available -= time.monotonic() - began
-    timed_cell = TYPICAL_CELL if cell is None else cell
-    retraining, why = _largest(
-        _retraining_sizes(data),
-        lambda config: _fit_retraining(config, timed_cell, available, data, machine),
-        LEAST_EPOCHS,
-        "epochs",
-        lambda config: f"training with {config.cells} cells, {config.channels} channels",
-        report,
-    )
+    retraining, why = _largest_retraining(data, zoo.load(cell or TYPICAL_CELL), available, machine, report)
     if retraining.epochs < 1:
         raise _too_small(budget_seconds + (retraining.seconds - available) / SAFETY)
     reasons += [why, _about_stem(data.side, retraining.settings.space)]
@@ -148,13 +146,46 @@ def plan_run(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The training of a cell that a search found; fixed in ``plan.json`` before its first step."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    training: Retraining
+    seconds: float
+    """What it is expected to take."""
+    reason: str
+    """Why it has the size that it has."""
+
+
+def plan_training(
+    data: ImageData,
+    genotype: Genotype,
+    remaining_seconds: float,
+    machine: Machine,
+    planned: Retraining,
+    report: Callable[[str], None],
+) -> TrainingPlan:
+    """The largest training of a found cell in what is left of a budget; `report` hears what is tried.
+
+    What was `planned` before the cell was known could only be timed with another one. It remains if nothing is left.
+    """
+    began = time.monotonic()
+    fit, why = _largest_retraining(data, genotype, SAFETY_OF_TRAINING * remaining_seconds, machine, report)
+    if fit.epochs < 1:
+        smallest = replace(planned, epochs=1, warmup_epochs=0, evaluate_every=1)
+        return TrainingPlan(training=smallest, seconds=round(fit.seconds, 1), reason="the search took all the time")
+    return TrainingPlan(training=fit.settings, seconds=round(fit.seconds + time.monotonic() - began, 1), reason=why)
+
+
 def choose_side(seen: Glance, num_classes: int, budget_seconds: float, machine: Machine) -> tuple[int, str]:
     """The side that a folder's images are brought to, in pixels, and why.
 
     As large as most images are, if a network of `REFERENCE_SIZE` gets enough epochs in the budget; it is timed on a few
     blank images, and its time on others follows from the number of pixels that its cells begin with.
     """
-    sides = [side for side in INPUT_SIDES if side <= seen.median_side]
+    sides = [side for side in INPUT_SIDES if side <= ENLARGED * seen.median_side]
     own = max(MINIMUM_SIDE, seen.median_side // 8 * 8)
     found = f"the median of the images' shorter sides is {seen.median_side} pixels"
     if not sides:
@@ -291,8 +322,8 @@ def _largest(
             why = f"the next size leaves {fitted.epochs} {unit}, fewer than {enough}"
             break
         chosen = fitted
-        # the next size takes about half as long again or more: do not spend time on trying what cannot fit
-        if fitted.epochs < 1.4 * enough:
+        # the next size takes a good deal longer: do not spend time on trying what cannot fit
+        if fitted.epochs < 1.15 * enough:
             why = f"{fitted.epochs} {unit} fit, and the next size would leave fewer than {enough}"
             break
     assert chosen is not None
@@ -366,10 +397,23 @@ def _retraining_batch(images: int) -> int:
     return max(2, min(32 if images < 10_000 else 64 if images < 25_000 else 128, images // 8))
 
 
+def _largest_retraining(
+    data: ImageData, genotype: Genotype, seconds: float, machine: Machine, report: Callable[[str], None]
+) -> "tuple[Fit[Retraining], str]":
+    return _largest(
+        _retraining_sizes(data),
+        lambda config: _fit_retraining(config, genotype, seconds, data, machine),
+        LEAST_EPOCHS,
+        "epochs",
+        lambda config: f"training with {config.cells} cells, {config.channels} channels",
+        report,
+    )
+
+
 def _fit_retraining(
-    config: Retraining, cell: str, seconds: float, data: ImageData, machine: Machine
+    config: Retraining, genotype: Genotype, seconds: float, data: ImageData, machine: Machine
 ) -> Fit[Retraining]:
-    task = config.build(zoo.load(cell), data, seed=machine.seed, device=machine.device, execution=machine.execution)
+    task = config.build(genotype, data, seed=machine.seed, device=machine.device, execution=machine.execution)
     step = forecast(task).seconds_per_step["train"]
     # evaluating takes about a third of a training step's work for each image
     testing = step / 3 * len(data.test) / config.batch_size

@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from cdarts import budget
 from cdarts.algorithms import CyclicConfig
-from cdarts.budget import RunPlan
+from cdarts.budget import RunPlan, TrainingPlan
 from cdarts.cli import main
 from cdarts.commands.run import parse_duration
 from cdarts.engine.run_dir import RunDir, read_json
@@ -43,19 +44,23 @@ STOPS = [(1, "search"), (3, "search"), (10, "search"), (1, "retrain"), (2, "retr
 """Epochs after which a run is stopped; after the search's tenth and last, the stop comes between the parts."""
 
 
+TOY = Retraining(space=ToySpace(), auxiliary_weight=0.0, lr=0.05, cells=2, channels=4, epochs=3, batch_size=64)
+TRAINING_PLAN = TrainingPlan(training=TOY, seconds=2.0, reason="a toy")
+
+
 @pytest.fixture(scope="module")
 def toy_plan(toy_search: CyclicConfig) -> Iterator[RunPlan]:
     """A plan of seconds, instead of one that is made to measure."""
-    sizes = {"cells": 2, "channels": 4, "epochs": 3, "batch_size": 64}
     plan = RunPlan(
         search=toy_search,
-        retraining=Retraining(space=ToySpace(), auxiliary_weight=0.0, lr=0.05, **sizes),
+        retraining=replace(TOY, epochs=2),
         search_seconds=1.5,
         retraining_seconds=2.5,
         planning_seconds=0.5,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget, "plan_run", lambda *_, **__: plan)
+        patch.setattr(budget, "plan_training", lambda *_: TRAINING_PLAN)
         yield plan
 
 
@@ -119,6 +124,29 @@ def test_the_plan_is_written_before_anything_is_trained(
     assert seen["command"] == "run"
     assert seen["settings"]["budget"] == "10s"
     assert from_json(RunPlan, seen["plan"], "plan") == toy_plan
+
+
+@pytest.mark.usefixtures("toy_plan")
+def test_the_training_is_planned_once_and_when_the_cell_is_known(
+    tmp_path: Path, call: Call, stop_after: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(budget, "plan_training", lambda *given: asked.append(given) or TRAINING_PLAN)
+    out = tmp_path / "run"
+    stop_after(3, "search")
+    assert run(call, out).code == 143
+    assert not (out / "plan.json").exists()
+    assert not asked
+    stop_after(1, "retrain")
+    assert call("resume", out).code == 143
+    assert from_json(TrainingPlan, read_json(out / "plan.json"), "plan.json") == TRAINING_PLAN
+    assert call("resume", out).code == 0
+    ((_, genotype, remaining, _, _, _),) = asked
+    assert genotype == read_genotype(out / "genotype.json")
+    spent = read_json(out / "search" / "summary.json")["seconds"]
+    assert remaining == pytest.approx(10.0 - 0.5 - spent)  # the budget, the planning, the search
+    assert read_json(out / "retrain" / "config.json")["settings"]["training"]["epochs"] == 3
+    assert read_json(out / "summary.json")["forecast"]["retraining_seconds"] == 2.0
 
 
 @pytest.mark.usefixtures("toy_plan")

@@ -16,9 +16,10 @@ from cdarts.commands.search import Search, search, searched, write_genotype
 from cdarts.errors import ConfigurationError, DiskError, GenotypeError
 from cdarts.settings import STRICT, from_json, to_json
 from cdarts.spaces import AnySpace, DartsSpace
+from cdarts.topology import Genotype
 
 if TYPE_CHECKING:
-    from cdarts.budget import Machine, RunPlan
+    from cdarts.budget import Machine, RunPlan, TrainingPlan
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
 
@@ -115,6 +116,33 @@ class Run(Setup):
         )
         return self.cell
 
+    def training(
+        self, run_dir: "RunDir", plan: "RunPlan", genotype: Genotype, search_seconds: float, data: "ImageData"
+    ) -> "TrainingPlan":
+        """The training, planned when the cell is known, and from then on kept in ``plan.json``."""
+        from cdarts.budget import Machine, TrainingPlan, plan_training
+        from cdarts.engine.run_dir import read_json
+
+        path = run_dir.path / "plan.json"
+        if path.exists():
+            return from_json(TrainingPlan, read_json(path), str(path))
+        if plan.search is None:  # the cell was known from the beginning
+            planned = TrainingPlan(training=plan.retraining, seconds=plan.retraining_seconds, reason="as planned")
+        else:
+            print("plan    trying sizes with the cell found; what fits the rest of the budget:", flush=True)
+            device, _ = self.machine()
+            planned = plan_training(
+                data,
+                genotype,
+                parse_duration(self.budget) - plan.planning_seconds - search_seconds,
+                Machine(self.seed, device, self.execution),
+                plan.retraining,
+                lambda line: print(f"plan    {line}", flush=True),
+            )
+            print(f"why     {planned.reason}", flush=True)
+        run_dir.write_json("plan.json", to_json(planned))
+        return planned
+
     def resume(self, path: Path) -> int:
         from cdarts.engine.run_dir import RunDir, is_done, read_json
 
@@ -157,7 +185,8 @@ class Run(Setup):
             write_genotype(run_dir, genotype)
             stop.check()
 
-            retraining = Retrain(**setup, genotype=source, training=plan.retraining, out=retrain_path)
+            training = self.training(run_dir, plan, genotype, search_seconds, data)
+            retraining = Retrain(**setup, genotype=source, training=training.training, out=retrain_path)
             if is_done(retrain_path):
                 scores = trained(retrain_path)
             else:
@@ -181,7 +210,7 @@ class Run(Setup):
                 "seconds": round(took, 1),
                 "forecast": {
                     "search_seconds": plan.search_seconds,
-                    "retraining_seconds": plan.retraining_seconds,
+                    "retraining_seconds": training.seconds,
                     "planning_seconds": plan.planning_seconds,
                     "error": round(took / plan.seconds - 1, 3),
                 },
