@@ -72,7 +72,7 @@ def save_model(directory: Path, card: ModelCard, network: Network) -> None:
 def load_model(directory: Path, execution: str = "share") -> tuple[ModelCard, Network]:
     """The card and the network in evaluation mode. Raises `CheckpointError` if the directory holds no usable model."""
     if not directory.is_dir():
-        raise CheckpointError(f"{directory}: there is no such folder")
+        raise CheckpointError(f"{directory}: there is no such file or folder")
     if not (directory / CARD).is_file():
         raise CheckpointError(
             f"{directory} holds no trained model ({CARD} is missing): finish it with cdarts resume, "

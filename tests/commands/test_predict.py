@@ -102,6 +102,10 @@ def test_one_broken_image_among_others(trained: Path, images: Path, call: Call, 
     assert result.code == 3
     assert "b.png: cannot be read as an image" in result.error()
     assert [line.split()[0] for line in result.out.splitlines()] == [str(tmp_path / "a.png"), str(tmp_path / "c.png")]
+    result = call("predict", trained, tmp_path / "absent.png", tmp_path / "a.png", "--threads", "1")
+    assert result.code == 3
+    assert result.error() == f"{tmp_path / 'absent.png'}: no such file or folder"
+    assert result.out.startswith(f"{tmp_path / 'a.png'} "), "the others are answered all the same"
 
 
 def test_class_folders_and_more_than_one_chunk(

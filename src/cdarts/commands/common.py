@@ -59,6 +59,7 @@ class Setup(ABC):
     seed: int = 0
     """Everything random follows from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What it computes on; `auto` takes a GPU if there is one."""
     threads: int | None = None
     """Threads torch computes with; recorded, since their number changes the last bits."""
     execution: Literal["auto", "plain", "share", "merged", "captured", "fused", "recompute"] = "auto"

@@ -42,16 +42,13 @@ class Predict:
     """Print one JSON object a line: image, class, and the probabilities of the likeliest classes."""
 
     def run(self) -> int:
-        for given in self.images:
-            if not given.exists():
-                raise DataError(f"{given}: no such file or folder")
         if self.top < 1:
             raise ConfigurationError(f"--top {self.top}: must be at least 1")
         import torch
 
         from cdarts.engine.runtime import choose_device, set_threads
 
-        paths = [path for given in self.images for path in ([given] if given.is_file() else images_in(given))]
+        paths = [path for given in self.images for path in (images_in(given) if given.is_dir() else [given])]
         if not paths:
             raise DataError("no images given: name image files, or folders that hold images or class folders of them")
         device = choose_device(self.device)
@@ -110,6 +107,8 @@ def images_of(paths: list[Path], rule: "ImageRule") -> "Iterator[tuple[str, Tens
 
     for path in paths:
         try:
+            if not path.exists():
+                raise DataError(f"{path}: no such file or folder")
             if path.suffix.lower() in ARRAYS:
                 for name, values in array_images(path, side=rule.side, channels=rule.channels):
                     yield name, torch.from_numpy(values)
