@@ -71,7 +71,7 @@ def compared(run: Path, path: Path, seed: int) -> dict[str, Any]:
     if not result_path.exists():
         summary, config = (json.loads((run / name).read_text()) for name in ("summary.json", "config.json"))
         data = load(str(path), image_size=config["settings"]["image_size"])
-        recipe = config["plan"]["retraining"]
+        recipe = json.loads((run / "plan.json").read_text())["training"]
         result = train_for(summary["seconds"], lambda: ResNet18(data.num_classes), data, recipe, seed)
         result_path.write_text(json.dumps(result))
     found: dict[str, Any] = json.loads(result_path.read_text())

@@ -2,7 +2,7 @@
 
     python benchmarks/residual_network.py RUN [--data DATA] [--threads N] [--blocks N] [--whole]
 
-RUN is a directory of `cdarts run`: its ``summary.json`` gives parameters, time, seed, its ``config.json`` the recipe.
+RUN is a directory of `cdarts run`: its ``summary.json`` gives parameters, time, seed, its ``plan.json`` the recipe.
 The network is the classical one for CIFAR (He et al., 2016): three stages of basic blocks, its width chosen to come
 closest to the number of parameters. `--whole` gives it the time of search and retraining together instead of the
 retraining's alone. Prints one JSON line.
@@ -148,7 +148,8 @@ def main() -> None:
         return ResidualNetwork(width, arguments.blocks, data.channels, data.num_classes)
 
     width = min(range(4, 129), key=lambda candidate: abs(parameters(make(candidate)) - summary["parameters"]))
-    result = train_for(seconds, lambda: make(width), data, config["plan"]["retraining"], summary["seed"])
+    recipe = json.loads((arguments.run / "plan.json").read_text())["training"]
+    result = train_for(seconds, lambda: make(width), data, recipe, summary["seed"])
     print(json.dumps({**result, "width": width}))
 
 
