@@ -7,46 +7,24 @@ have not seen. A score is one forward pass over that half, about a third of the 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from cdarts.algorithms.config import Protocol, SearchConfig
+from cdarts.algorithms.config import Protocol
+from cdarts.algorithms.supernet_config import SupernetConfig
 from cdarts.engine.optimizers import Sgd
 
 if TYPE_CHECKING:
     from cdarts.data import ImageData
 
-Config = TypeVar("Config", bound="SamplingConfig")
 BestOf = TypeVar("BestOf", bound="BestOfConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig(SearchConfig):
+class SamplingConfig(SupernetConfig):
     """Base of the settings of `SamplingSearch`; the defaults are those of NAS-Bench-201's runs (Dong & Yang, 2020)."""
 
-    cells: int = 8
-    """Cells of the network whose weights all paths share."""
-    affine: bool = False
-    """BatchNorm inside cells has weights of its own."""
     epochs: int = 250
-    """Passes over the half of the images that network weights learn from."""
+    """Passes over the half of the images that the weights, which all paths share, learn from."""
     weights: Sgd = field(default_factory=lambda: Sgd(lr=0.025, lr_end=0.04, weight_decay=5e-4, clip_norm=5.0))
     """For network weights."""
-
-    def check(self, data: "ImageData") -> None:
-        super().check(data)
-        self.at_least("cells", 1)
-        self.at_least("epochs", 1)
-        self.weights.check("weights")
-        self.space.layout(self.cells, self.channels)
-
-    def under(self: Config, protocol: Protocol) -> Config:
-        return replace(
-            self,
-            space=protocol.space,
-            channels=protocol.channels,
-            cells=protocol.cells,
-            batch_size=protocol.batch_size,
-            epochs=protocol.epochs,
-            weights=protocol.weights,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cdarts.execution.base import DropPath
+from cdarts.execution.plain import messages_of
 from cdarts.operations import Operation
 from cdarts.topology import CellTopology
 
@@ -38,18 +39,14 @@ class PartialChannels:
                 edge, _ = cell.edges[position]
                 state = states[edge.source]
                 worked = state.shape[1] // self.fraction
-                mixed = []
-                for column, operation in enumerate(operations[position]):
-                    message = operation(state[:, :worked])
-                    if drop_path is not None and not operation.is_identity:
-                        message = drop_path(message)
-                    mixed.append(message if weights is None else weights[position, column] * message)
+                row = None if weights is None else weights[position]
+                mixed = messages_of(operations[position], state[:, :worked], row, drop_path)
                 through = sum(mixed[1:], start=mixed[0])
                 past = state[:, worked:]
                 if past.shape[2:] != through.shape[2:]:
                     past = F.max_pool2d(past, 2, ceil_mode=True)
-                if weights is not None:
-                    past = weights[position].sum() * past
+                if row is not None:
+                    past = row.sum() * past
                 messages.append(self.shuffled(torch.cat([through, past], dim=1)))
             states.append(sum(messages[1:], start=messages[0]))
         return states[cell.num_inputs :]

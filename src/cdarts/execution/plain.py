@@ -22,10 +22,20 @@ def plain(
         messages = []
         for position in cell.incoming(node):
             edge, _ = cell.edges[position]
-            for column, operation in enumerate(operations[position]):
-                message = operation(states[edge.source])
-                if drop_path is not None and not operation.is_identity:
-                    message = drop_path(message)
-                messages.append(message if weights is None else weights[position, column] * message)
+            row = None if weights is None else weights[position]
+            messages += messages_of(operations[position], states[edge.source], row, drop_path)
         states.append(sum(messages[1:], start=messages[0]))
     return states[cell.num_inputs :]
+
+
+def messages_of(
+    operations: Sequence[Operation], state: Tensor, weights: Tensor | None, drop_path: DropPath | None
+) -> list[Tensor]:
+    """What each operation of an edge sends, times its mixing weight (operations,) where there are weights."""
+    messages = []
+    for column, operation in enumerate(operations):
+        message = operation(state)
+        if drop_path is not None and not operation.is_identity:
+            message = drop_path(message)
+        messages.append(message if weights is None else weights[column] * message)
+    return messages
