@@ -17,6 +17,7 @@ from cdarts.algorithms import CyclicConfig
 from cdarts.budget import (
     LEAST_CYCLES,
     LEAST_EPOCHS,
+    LONG_TRAINING,
     MOST_CYCLES,
     MOST_EPOCHS,
     SAFETY,
@@ -183,11 +184,10 @@ def test_a_training_takes_what_the_search_has_left(
     synthetic: ImageData, machine_of: Callable[[float], None], speed: float
 ) -> None:
     machine_of(speed)
-    planned = Retraining(epochs=7, channels=8, cells=5)
     sizes = []
     for remaining in (20.0, MINUTE, HOUR):
-        plan = plan_training(synthetic, zoo.load("darts-v2"), remaining, MACHINE, planned, print)
-        assert plan.seconds <= remaining
+        plan = plan_training(synthetic, zoo.load("darts-v2"), remaining, MACHINE, print)
+        assert plan.seconds + plan.planning_seconds <= remaining
         plan.training.check()
         sizes.append(plan.training.channels * plan.training.cells)
         assert plan.reason.startswith(f"training with {plan.training.cells} cells, {plan.training.channels} channels: ")
@@ -198,10 +198,55 @@ def test_a_search_that_took_everything_leaves_one_epoch(
     synthetic: ImageData, machine_of: Callable[[float], None]
 ) -> None:
     machine_of(1e-2)
-    planned = Retraining(epochs=7, channels=8, cells=5, warmup_epochs=3)
-    plan = plan_training(synthetic, zoo.load("darts-v2"), -3.0, MACHINE, planned, print)
-    assert plan.training == replace(planned, epochs=1, warmup_epochs=0, evaluate_every=1)
-    plan.training.check()
+    plan = plan_training(synthetic, zoo.load("darts-v2"), -3.0, MACHINE, print)
+    training = plan.training
+    assert (training.cells, training.channels, training.epochs) == (5, 8, 1)
+    assert (training.warmup_epochs, training.auxiliary_weight, training.drop_path) == (0, 0.0, 0.0)
+    assert "one epoch is made" in plan.reason
+    training.check()
+
+
+def test_trying_sizes_counts_as_time(synthetic: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+
+    def slow(task: Stub) -> Forecast:
+        clock[0] += 5.0
+        steps = {"train": 1e-4 * task.size}
+        return Forecast(steps, expected_seconds(task.plan(), steps))
+
+    monkeypatch.setattr(Retraining, "build", build_retraining)
+    monkeypatch.setattr(budget, "forecast", slow)
+    monkeypatch.setattr(budget.time, "monotonic", lambda: clock[0])
+    plan = plan_training(synthetic, zoo.load("darts-v2"), MINUTE, MACHINE, print)
+    assert plan.planning_seconds == clock[0] - 1000.0 >= 10.0
+    assert plan.seconds + plan.planning_seconds <= MINUTE
+    assert clock[0] - 1000.0 + plan.seconds <= MINUTE
+
+
+@pytest.mark.usefixtures("machine_of")
+def test_a_size_that_memory_does_not_suffice_for_ends_the_list(
+    synthetic: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(config: Retraining, genotype: object, data: ImageData, **rest: object) -> Stub:
+        if config.channels > 16:
+            raise MemoryError
+        return build_retraining(config, genotype, data, **rest)
+
+    monkeypatch.setattr(Retraining, "build", build)
+    plan = plan_training(synthetic, zoo.load("darts-v2"), HOUR, MACHINE, print)
+    assert (plan.training.channels, plan.training.cells) == (16, 8)
+    assert "does not fit into the memory" in plan.reason
+    monkeypatch.setattr(budget, "RETRAINING_SIZES", ((24, 8),))
+    with pytest.raises(MemoryError):
+        plan_training(synthetic, zoo.load("darts-v2"), HOUR, MACHINE, print)
+
+
+@pytest.mark.usefixtures("machine_of")
+def test_long_trainings_have_a_second_head_and_short_ones_do_not(synthetic: ImageData) -> None:
+    for remaining in (MINUTE, HOUR, 100 * HOUR):
+        training = plan_training(synthetic, zoo.load("darts-v2"), remaining, MACHINE, print).training
+        assert (training.auxiliary_weight > 0) == (training.epochs >= LONG_TRAINING)
+        assert (training.drop_path is None) == (training.epochs >= LONG_TRAINING)
 
 
 @pytest.mark.usefixtures("machine_of")

@@ -19,6 +19,7 @@ from cdarts.data import Augmentation, ImageData, Images
 from cdarts.data.folder import Glance
 from cdarts.data.images import MINIMUM_SIDE, PHOTO_SIDE
 from cdarts.engine.forecast import expected_seconds, forecast
+from cdarts.engine.runtime import is_out_of_memory
 from cdarts.errors import ConfigurationError
 from cdarts.presets import DEFAULT
 from cdarts.retraining import Retraining
@@ -61,6 +62,9 @@ LEAST_OF_CLASS = 20
 
 LEAST_CYCLES, MOST_CYCLES = 5, 30
 LEAST_EPOCHS, MOST_EPOCHS = 30, 600
+LONG_TRAINING = 200
+"""Epochs from which on drop-path and the auxiliary head are used: the papers' regularisation is made for hundreds, and
+shorter trainings are better off without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +134,10 @@ def plan_run(
             raise _too_small(search.seconds / (SEARCH_SHARE * SAFETY))
         reasons.append(why)
         available -= search.seconds
-    available -= time.monotonic() - began
-    retraining, why = _largest_retraining(data, zoo.load(cell or TYPICAL_CELL), available, machine, report)
+    until = began + available
+    retraining, why = _largest_retraining(data, zoo.load(cell or TYPICAL_CELL), until, machine, report)
     if retraining.epochs < 1:
-        raise _too_small(budget_seconds + (retraining.seconds - available) / SAFETY)
+        raise _too_small(budget_seconds + (retraining.seconds - (until - time.monotonic())) / SAFETY)
     reasons += [why, _about_stem(data.side, retraining.settings.space)]
     return RunPlan(
         search=None if search is None else search.settings,
@@ -148,35 +152,35 @@ def plan_run(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """The training of a cell that a search found; fixed in ``plan.json`` before its first step."""
+    """The training that is made; fixed in ``plan.json`` before its first step."""
 
     __pydantic_config__: ClassVar = STRICT
 
     training: Retraining
     seconds: float
     """What it is expected to take."""
+    planning_seconds: float
+    """What planning it took, once the cell was known."""
     reason: str
     """Why it has the size that it has."""
 
 
 def plan_training(
-    data: ImageData,
-    genotype: Genotype,
-    remaining_seconds: float,
-    machine: Machine,
-    planned: Retraining,
-    report: Callable[[str], None],
+    data: ImageData, genotype: Genotype, remaining_seconds: float, machine: Machine, report: Callable[[str], None]
 ) -> TrainingPlan:
     """The largest training of a found cell in what is left of a budget; `report` hears what is tried.
 
-    What was `planned` before the cell was known could only be timed with another one. It remains if nothing is left.
+    Before the cell was known it could only be timed with another one. If nothing is left, one epoch of the smallest.
     """
     began = time.monotonic()
-    fit, why = _largest_retraining(data, genotype, SAFETY_OF_TRAINING * remaining_seconds, machine, report)
-    if fit.epochs < 1:
-        smallest = replace(planned, epochs=1, warmup_epochs=0, evaluate_every=1)
-        return TrainingPlan(training=smallest, seconds=round(fit.seconds, 1), reason="the search took all the time")
-    return TrainingPlan(training=fit.settings, seconds=round(fit.seconds + time.monotonic() - began, 1), reason=why)
+    until = began + SAFETY_OF_TRAINING * remaining_seconds
+    fit, why = _largest_retraining(data, genotype, until, machine, report)
+    return TrainingPlan(
+        training=fit.settings,
+        seconds=round(fit.seconds, 1),
+        planning_seconds=round(time.monotonic() - began, 1),
+        reason=why if fit.epochs else f"{why}; the search has left no time, and one epoch is made",
+    )
 
 
 def choose_side(seen: Glance, num_classes: int, budget_seconds: float, machine: Machine) -> tuple[int, str]:
@@ -311,12 +315,20 @@ def _largest(
 ) -> tuple[Fit[Settings], str]:
     """The largest size that fits with `enough` epochs, else the smallest one, and why; `report` hears what is tried.
 
+    A size that memory does not suffice for ends the list.
+
     `unit`: what epochs are called. `words`: what a size is called.
     """
     chosen: Fit[Settings] | None = None
     why = "the largest size there is"
     for size in sizes:
-        fitted = fit(size)
+        try:
+            fitted = fit(size)
+        except (RuntimeError, MemoryError) as error:
+            if chosen is None or not is_out_of_memory(error):
+                raise
+            why = "the next size does not fit into the memory"
+            break
         report(f"{words(fitted.settings)}: {fitted.epochs} {unit}")
         if chosen is not None and fitted.epochs < enough:
             why = f"the next size leaves {fitted.epochs} {unit}, fewer than {enough}"
@@ -398,11 +410,12 @@ def _retraining_batch(images: int) -> int:
 
 
 def _largest_retraining(
-    data: ImageData, genotype: Genotype, seconds: float, machine: Machine, report: Callable[[str], None]
+    data: ImageData, genotype: Genotype, until: float, machine: Machine, report: Callable[[str], None]
 ) -> "tuple[Fit[Retraining], str]":
+    """`until`: when the training is to be over (`time.monotonic`), so that trying sizes counts too."""
     return _largest(
         _retraining_sizes(data),
-        lambda config: _fit_retraining(config, genotype, seconds, data, machine),
+        lambda config: _fit_retraining(config, genotype, until, data, machine),
         LEAST_EPOCHS,
         "epochs",
         lambda config: f"training with {config.cells} cells, {config.channels} channels",
@@ -411,16 +424,28 @@ def _largest_retraining(
 
 
 def _fit_retraining(
-    config: Retraining, genotype: Genotype, seconds: float, data: ImageData, machine: Machine
+    config: Retraining, genotype: Genotype, until: float, data: ImageData, machine: Machine
+) -> Fit[Retraining]:
+    """As many epochs as fit; one, which does not, where none fits."""
+    fit = _fit_epochs(replace(config, drop_path=0.0, auxiliary_weight=0.0), genotype, until, data, machine)
+    if fit.epochs < LONG_TRAINING:
+        return fit
+    regularised = _fit_epochs(config, genotype, until, data, machine)  # its second head takes its time too
+    return fit if regularised.epochs < LONG_TRAINING else regularised
+
+
+def _fit_epochs(
+    config: Retraining, genotype: Genotype, until: float, data: ImageData, machine: Machine
 ) -> Fit[Retraining]:
     task = config.build(genotype, data, seed=machine.seed, device=machine.device, execution=machine.execution)
     step = forecast(task).seconds_per_step["train"]
+    seconds = until - time.monotonic()
     # evaluating takes about a third of a training step's work for each image
     testing = step / 3 * len(data.test) / config.batch_size
     epoch = step * task.plan()[0].steps
     epochs = min(int((seconds - testing) / epoch), MOST_EPOCHS)
     if epochs < 1:
-        return Fit(config, 0, epoch + testing)
+        return Fit(replace(config, epochs=1, warmup_epochs=0, evaluate_every=1), 0, epoch + testing)
     every = max(1, epochs // 5)
     evaluations = 1 + epochs // every
     epochs = max(1, min(int((seconds - evaluations * testing) / epoch), MOST_EPOCHS))
@@ -429,8 +454,5 @@ def _fit_retraining(
         epochs=epochs,
         warmup_epochs=min(config.warmup_epochs, epochs // 4),
         evaluate_every=every,
-        # the papers' regularisation is made for hundreds of epochs; short trainings are better off without
-        drop_path=None if epochs >= 200 else 0.0,
-        auxiliary_weight=0.4 if epochs >= 200 else 0.0,
     )
     return Fit(settings, epochs, epochs * epoch + evaluations * testing)

@@ -34,7 +34,7 @@ def test_a_machine_that_is_well(call: Call, tmp_path: Path) -> None:
     lines = result.out.splitlines()
     assert lines[0] == f"cdarts {__version__}  doctor  path {folder}"
     assert [line.split()[0] for line in lines[1:-1]] == [
-        *("versions", "versions", "device", "device", "compiler", "disk", "disk", "disk", "data", "table")
+        *("versions", "versions", "device", "device", "compiler", "compiler", "disk", "disk", "disk", "data", "table")
     ]
     assert f"torch {torch.__version__}, " in result.out
     assert "a flipped bit is noticed" in result.out
@@ -110,7 +110,10 @@ def test_threads_beyond_the_cores(call: Call, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("named", "answer"),
     [
-        ("no-such-compiler", "no C++ compiler at $CXX, no-such-compiler; cdarts needs none"),
+        (
+            "no-such-compiler",
+            "no C++ compiler (no-such-compiler) was found: execution share is taken, at half the speed of fused",
+        ),
         (sys.executable, f"{sys.executable}  Python {sys.version.split()[0]}"),
     ],
 )

@@ -1,5 +1,7 @@
 """`cdarts run`: the whole way, and that a stop in any part of it changes nothing."""
 
+import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from cdarts.budget import RunPlan, TrainingPlan
 from cdarts.cli import main
 from cdarts.commands.run import parse_duration
 from cdarts.engine.run_dir import RunDir, read_json
-from cdarts.errors import ConfigurationError
+from cdarts.errors import ConfigurationError, ExportError
 from cdarts.retraining import Retraining
 from cdarts.settings import from_json
 from cdarts.spaces import ToySpace
@@ -45,7 +47,7 @@ STOPS = [(1, "search"), (3, "search"), (10, "search"), (1, "retrain"), (2, "retr
 
 
 TOY = Retraining(space=ToySpace(), auxiliary_weight=0.0, lr=0.05, cells=2, channels=4, epochs=3, batch_size=64)
-TRAINING_PLAN = TrainingPlan(training=TOY, seconds=2.0, reason="a toy")
+TRAINING_PLAN = TrainingPlan(training=TOY, seconds=2.0, planning_seconds=0.25, reason="a toy")
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +143,103 @@ def test_the_training_is_planned_once_and_when_the_cell_is_known(
     assert call("resume", out).code == 143
     assert from_json(TrainingPlan, read_json(out / "plan.json"), "plan.json") == TRAINING_PLAN
     assert call("resume", out).code == 0
-    ((_, genotype, remaining, _, _, _),) = asked
+    ((_, genotype, remaining, _, _),) = asked
     assert genotype == read_genotype(out / "genotype.json")
     spent = read_json(out / "search" / "summary.json")["seconds"]
     assert remaining == pytest.approx(10.0 - 0.5 - spent)  # the budget, the planning, the search
     assert read_json(out / "retrain" / "config.json")["settings"]["training"]["epochs"] == 3
     assert read_json(out / "summary.json")["forecast"]["retraining_seconds"] == 2.0
+
+
+@pytest.mark.usefixtures("toy_plan")
+def test_a_training_that_has_begun_is_not_planned_anew(
+    tmp_path: Path, call: Call, stop_after: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    stop_after(1, "retrain")
+    assert run(call, out).code == 143
+    (out / "plan.json").unlink()  # as in a run of an earlier version
+    monkeypatch.setattr(budget, "plan_training", None)
+    assert call("resume", out).code == 0
+    assert from_json(TrainingPlan, read_json(out / "plan.json"), "plan.json").training == TOY
+
+
+@pytest.mark.usefixtures("toy_plan")
+def test_an_edited_plan_is_refused(tmp_path: Path, call: Call, stop_after: Callable[..., None]) -> None:
+    out = tmp_path / "run"
+    stop_after(1, "retrain")
+    assert run(call, out).code == 143
+    path = out / "plan.json"
+    path.write_text(path.read_text().replace('"epochs": 3', '"epochs": 4'))
+    result = call("resume", out)
+    assert result.code == 2
+    assert "settings.training.epochs was 3, is 4" in result.error()
+    path.write_text("{")
+    result = call("resume", out)
+    assert result.code == 2
+    assert str(path) in result.error()
+
+
+@pytest.mark.usefixtures("toy_plan")
+def test_a_setting_younger_than_a_stage_counts_as_its_default(
+    tmp_path: Path, call: Call, stop_after: Callable[..., None]
+) -> None:
+    out = tmp_path / "run"
+    stop_after(1, "retrain")
+    assert run(call, out).code == 143
+    path = out / "retrain" / "config.json"
+    stored = read_json(path)
+    del stored["settings"]["workers"]
+    path.write_text(json.dumps(stored))
+    assert call("resume", out).code == 0
+
+
+@pytest.mark.usefixtures("toy_plan")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ExportError("logits differ by 0.1"), "logits differ by 0.1"),
+        (TypeError("unexpected keyword\nand more"), "the export failed: TypeError: unexpected keyword"),
+    ],
+)
+def test_an_export_that_fails_costs_nothing_else(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cdarts.commands.run.hand_over", fail)
+    out = tmp_path / "run"
+    result = run(call, out)
+    assert result.code == 1
+    assert result.error() == words
+    assert "internal error" not in result.err
+    summary = read_json(out / "summary.json")
+    assert summary["exported"] == []
+    assert f"{summary['test_accuracy']:.4f}" in result.out
+    assert call("resume", out).code == 0, "it is done"
+
+
+@pytest.mark.usefixtures("toy_plan")
+@pytest.mark.parametrize("stage", ["search", "retrain"])
+def test_a_stage_that_is_a_link_is_refused(tmp_path: Path, straight: Path, call: Call, stage: str) -> None:
+    out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(straight, out)
+    (out / "summary.json").unlink()
+    write_status(out)
+    (out / stage).rename(elsewhere)
+    (out / stage).symlink_to(elsewhere)
+    before = {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")}
+    result = call("resume", out)
+    assert result.code == 6
+    assert f"{out / stage} is a link" in result.error()
+    assert {path: path.stat().st_mtime_ns for path in elsewhere.rglob("*")} == before
+
+
+def write_status(out: Path) -> None:
+    """As if it had been stopped."""
+    status = read_json(out / "status.json")
+    (out / "status.json").write_text(json.dumps({**status, "state": "interrupted"}))
 
 
 @pytest.mark.usefixtures("toy_plan")
@@ -175,7 +268,8 @@ def test_the_summary_adds_up(straight: Path) -> None:
     took = summary["search_seconds"] + summary["retraining_seconds"] + forecast["planning_seconds"]
     took += summary["export_seconds"]
     assert summary["seconds"] == pytest.approx(took, abs=0.051)
-    expected = 1.5 + 2.5 + forecast["planning_seconds"]
+    assert forecast["planning_seconds"] == 0.75  # before the search and after it
+    expected = 1.5 + 2.0 + forecast["planning_seconds"]
     assert forecast["error"] == pytest.approx(took / expected - 1, abs=0.001)
 
 

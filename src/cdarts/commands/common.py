@@ -79,12 +79,12 @@ class Setup(ABC):
 
         `data` is known by then. Raises `ConfigurationError` if this machine has not what was asked for.
         """
-        from cdarts.data import DATASETS
+        from cdarts.data import DATASETS, path_of
         from cdarts.execution import choose_execution
 
         assert self.data is not None
         execution, _ = choose_execution(self.execution, device)
-        path = Path(self.data).expanduser()
+        path = path_of(self.data)
         is_path = self.data not in DATASETS and path.exists()
         return replace(
             self,

@@ -69,8 +69,13 @@ class Correlate:
         Raises `ConfigurationError`, `CheckpointError`, `DataError`, `DiskError`.
         """
         from cdarts.algorithms.scoring import score_cells
+        from cdarts.errors import DiskError
 
         settings = finished_search(self.run_dir)
+        try:  # before the cells are scored, which takes a while
+            (self.out or self.run_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"--out {self.out}: no folder can be made there: {error.strerror}") from error
         task = self._restored(settings)
         with memory_permitting():
             scored = score_cells(task, number=self.cells, images=self.images, seed=self.seed, report=report)
@@ -83,7 +88,7 @@ class Correlate:
         from cdarts.errors import CheckpointError
 
         device = choose_device(self.device)
-        set_threads(self.threads or settings.threads)
+        set_threads(settings.threads if self.threads is None else self.threads)
         data = settings.load_data()
         if data.fingerprint() != read_json(self.run_dir / "environment.json").get("data"):
             raise DataError(f"the data set is not the one that {self.run_dir} searched on; restore it")
@@ -109,7 +114,6 @@ class Correlate:
         comparisons = correlations(scored, truths, self.seed)
         coverage = coverage_of(scored)
         out = self.out or self.run_dir
-        out.mkdir(parents=True, exist_ok=True)
         answer: dict[str, Any] = {
             "run": str(self.run_dir),
             "preset": settings.preset,

@@ -89,6 +89,9 @@ def leave_predictions(directory: Path, data: "ImageData", scores: "Scores") -> N
     from cdarts.engine.run_dir import RunDir
     from cdarts.report.predictions import PREDICTIONS, predictions_json
 
+    if directory.is_symlink():
+        print(f"note: {PREDICTIONS} was not written: {directory} is a link", file=sys.stderr)
+        return
     try:
         with RunDir(directory) as run_dir:
             run_dir.write_json(PREDICTIONS, predictions_json(data, scores))

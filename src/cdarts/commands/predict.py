@@ -1,6 +1,7 @@
 """Classes of images by a trained run, or by the ONNX file that it was exported to."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ class Predict:
 
         from cdarts.engine.runtime import choose_device, set_threads
 
-        paths = [path for given in self.images for path in (images_in(given) if given.is_dir() else [given])]
+        # by os.path, which says no where a name is too long or a folder may not be looked into
+        paths = [path for given in self.images for path in (images_in(given) if os.path.isdir(given) else [given])]  # noqa: PTH112
         if not paths:
             raise DataError("no images given: name image files, or folders that hold images or class folders of them")
         device = choose_device(self.device)
@@ -107,7 +109,7 @@ def images_of(paths: list[Path], rule: "ImageRule") -> "Iterator[tuple[str, Tens
 
     for path in paths:
         try:
-            if not path.exists():
+            if not os.path.exists(path):  # noqa: PTH110
                 raise DataError(f"{path}: no such file or folder")
             if path.suffix.lower() in ARRAYS:
                 for name, values in array_images(path, side=rule.side, channels=rule.channels):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cdarts import zoo
 from cdarts.commands.common import Setup, announce, config_of, default_out, describe, memory_permitting, session
 from cdarts.commands.export import hand_over
+from cdarts.commands.resume import settings_of
 from cdarts.commands.retrain import Retrain, retrain, trained
 from cdarts.commands.search import Search, search, searched, write_genotype
-from cdarts.errors import ConfigurationError, DiskError, GenotypeError
+from cdarts.errors import CdartsError, ConfigurationError, DiskError, ExportError, GenotypeError
 from cdarts.settings import STRICT, from_json, to_json
 from cdarts.spaces import AnySpace, DartsSpace
 from cdarts.topology import Genotype
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cdarts.budget import Machine, RunPlan, TrainingPlan
     from cdarts.data import ImageData
     from cdarts.engine.run_dir import RunDir
+    from cdarts.engine.runtime import StopFlag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +87,11 @@ class Run(Setup):
     def sized(self, budget_seconds: float, machine: "Machine") -> "tuple[Run, list[str]]":
         """With an image size, where the data is a folder and no flag gives one, and why it is that."""
         from cdarts.budget import choose_side
-        from cdarts.data import DATASETS
+        from cdarts.data import DATASETS, path_of
         from cdarts.data.folder import glance
         from cdarts.data.preflight import survey
 
-        path = Path(self.data).expanduser()
+        path = path_of(self.data)
         if self.image_size is not None or self.data in DATASETS or not path.is_dir():
             return self, []
         seen, num_classes = glance(path), len(survey(path).train)
@@ -117,7 +119,13 @@ class Run(Setup):
         return self.cell
 
     def training(
-        self, run_dir: "RunDir", plan: "RunPlan", genotype: Genotype, search_seconds: float, data: "ImageData"
+        self,
+        run_dir: "RunDir",
+        plan: "RunPlan",
+        genotype: Genotype,
+        search_seconds: float,
+        data: "ImageData",
+        stop: "StopFlag",
     ) -> "TrainingPlan":
         """The training, planned when the cell is known, and from then on kept in ``plan.json``."""
         from cdarts.budget import Machine, TrainingPlan, plan_training
@@ -126,19 +134,24 @@ class Run(Setup):
         path = run_dir.path / "plan.json"
         if path.exists():
             return from_json(TrainingPlan, read_json(path), str(path))
-        if plan.search is None:  # the cell was known from the beginning
-            planned = TrainingPlan(training=plan.retraining, seconds=plan.retraining_seconds, reason="as planned")
+        expected = {"seconds": plan.retraining_seconds, "planning_seconds": 0.0}
+        begun = run_dir.path / "retrain"
+        if (begun / "config.json").is_file():  # what it has been trained by is not measured anew
+            settings = settings_of(begun)
+            assert isinstance(settings, Retrain)
+            planned = TrainingPlan(training=settings.training, reason="as it was begun", **expected)
+        elif plan.search is None:  # the cell was known from the beginning
+            planned = TrainingPlan(training=plan.retraining, reason="as planned", **expected)
         else:
+
+            def report(line: str) -> None:
+                stop.check()
+                print(f"plan    {line}", flush=True)
+
             print("plan    trying sizes with the cell found; what fits the rest of the budget:", flush=True)
             device, _ = self.machine()
-            planned = plan_training(
-                data,
-                genotype,
-                parse_duration(self.budget) - plan.planning_seconds - search_seconds,
-                Machine(self.seed, device, self.execution),
-                plan.retraining,
-                lambda line: print(f"plan    {line}", flush=True),
-            )
+            remaining = parse_duration(self.budget) - plan.planning_seconds - search_seconds
+            planned = plan_training(data, genotype, remaining, Machine(self.seed, device, self.execution), report)
             print(f"why     {planned.reason}", flush=True)
         run_dir.write_json("plan.json", to_json(planned))
         return planned
@@ -155,6 +168,9 @@ class Run(Setup):
     def space_of(self, path: Path) -> AnySpace:
         from cdarts.engine.run_dir import read_json
 
+        begun = path / "retrain"
+        if (begun / "config.json").is_file():
+            return settings_of(begun).space_of(begun)
         return plan_of(read_json(path / "config.json"), path).retraining.space
 
     def execute(self, run_dir: "RunDir", data: "ImageData") -> int:
@@ -165,6 +181,7 @@ class Run(Setup):
         setup = {field.name: getattr(self, field.name) for field in fields(Setup)}
         search_path, retrain_path = run_dir.path / "search", run_dir.path / "retrain"
         with session(run_dir) as stop:
+            refuse_links(search_path, retrain_path)
             plan = plan_of(run_dir.config(), run_dir.path)
             search_seconds = 0.0
             if plan.search is None:
@@ -181,11 +198,12 @@ class Run(Setup):
                     search_task = searching.build(data, device)
                     search_dir = open_or_create(search_path, config_of("search", searching))
                     genotype = search(search_dir, searching, data, search_task)
+                    del search_task  # the training needs the memory
                 search_seconds = read_json(search_path / "summary.json")["seconds"]
             write_genotype(run_dir, genotype)
             stop.check()
 
-            training = self.training(run_dir, plan, genotype, search_seconds, data)
+            training = self.training(run_dir, plan, genotype, search_seconds, data, stop)
             retraining = Retrain(**setup, genotype=source, training=training.training, out=retrain_path)
             if is_done(retrain_path):
                 scores = trained(retrain_path)
@@ -196,10 +214,12 @@ class Run(Setup):
                 scores = retrain(retrain_dir, retraining, data, retrain_task)
 
             began = time.monotonic()
-            exported = hand_over(retrain_path, data)
+            exported, failure = exported_or_why_not(retrain_path, data)
             export_seconds = round(time.monotonic() - began, 1)
 
-            took = search_seconds + scores["seconds"] + plan.planning_seconds + export_seconds
+            planning_seconds = plan.planning_seconds + training.planning_seconds
+            took = planning_seconds + search_seconds + scores["seconds"] + export_seconds
+            expected = planning_seconds + plan.search_seconds + training.seconds
             summary = {
                 **scores,
                 "cell": plan.cell,
@@ -211,13 +231,28 @@ class Run(Setup):
                 "forecast": {
                     "search_seconds": plan.search_seconds,
                     "retraining_seconds": training.seconds,
-                    "planning_seconds": plan.planning_seconds,
-                    "error": round(took / plan.seconds - 1, 3),
+                    "planning_seconds": planning_seconds,
+                    "error": round(took / expected - 1, 3),
                 },
             }
             run_dir.write_json("summary.json", summary)
         print_summary(run_dir.path, summary)
+        if failure is not None:
+            raise failure
         return 0
+
+
+def exported_or_why_not(directory: Path, data: "ImageData") -> tuple[list[Path], ExportError | None]:
+    """The files of the export, and why there are none: the model is trained, and that is not lost by it."""
+    try:
+        return hand_over(directory, data), None
+    except ExportError as error:
+        failure = error
+    except CdartsError:
+        raise
+    except Exception as error:  # exporters are others' code, and fail in ways of their own
+        failure = ExportError(f"the export failed: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+    return [], failure
 
 
 def plan_of(config: dict[str, Any], path: Path) -> "RunPlan":
@@ -243,15 +278,20 @@ def check_cell(name: str) -> None:
 
 def open_or_create(path: Path, config: dict[str, Any]) -> "RunDir":
     """A stage's run directory: the one that an interrupted run left, or a new one."""
-    from cdarts.engine.run_dir import RunDir, check_unchanged
+    from cdarts.engine.run_dir import RunDir, check_unchanged, read_json
 
-    if path.is_symlink():
-        raise DiskError(f"{path} is a link, and what it leads to is not written to; remove it")
     if not (path / "config.json").is_file():
         return RunDir.create(path, config)
-    run_dir = RunDir(path)
-    check_unchanged(path, run_dir.config(), config)
-    return run_dir
+    # settings that are younger than the run count as their defaults
+    check_unchanged(path, read_json(path / "config.json") | {"settings": to_json(settings_of(path))}, config)
+    return RunDir(path)
+
+
+def refuse_links(*stages: Path) -> None:
+    """Raise `DiskError` if a stage's directory is a link, which would lead out of the run."""
+    for path in stages:
+        if path.is_symlink():
+            raise DiskError(f"{path} is a link, and what it leads to is not written to; remove it")
 
 
 def parse_duration(text: str) -> float:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdarts.commands.common import config_of, session
-from cdarts.commands.many_runs import PlannedRun, carry_out, parse_seeds
+from cdarts.commands.many_runs import DECIDING, PlannedRun, carry_out, parse_seeds
+from cdarts.commands.resume import settings_of
 from cdarts.errors import CdartsError, ConfigurationError
+from cdarts.settings import to_json
 from cdarts.topology import Genotype
 
 if TYPE_CHECKING:
@@ -42,7 +44,13 @@ def open_folder(out: Path, config: dict[str, Any]) -> "RunDir":
     if begun.get("command") != "retrain" or not isinstance(before, dict) or before.get("seeds") is None:
         raise ConfigurationError(f"{out} holds a run of another kind already; choose a new name with --out")
     free = {name: before.get(name) for name in ("seeds", "jobs")}
-    check_unchanged(out, begun, {**config, "settings": {**config["settings"], **free}})
+    # settings that are younger than the folder count as their defaults
+    stored = to_json(settings_of(out))
+    check_unchanged(out, {**begun, "settings": stored}, {**config, "settings": {**config["settings"], **free}})
+    if changed := [name for name in DECIDING if stored.get(name) != config["settings"].get(name)]:
+        raise ConfigurationError(
+            f"{out} was begun with other settings ({', '.join(changed)}); choose a new name with --out"
+        )
     run_dir = RunDir(out)
     write_json(out / "config.json", config)
     return run_dir

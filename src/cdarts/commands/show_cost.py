@@ -2,6 +2,7 @@
 
 import json
 import platform
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -177,7 +178,7 @@ def _onnx_timings(network: UsualNetwork, size: "Size", genotype: Genotype, threa
             path.write_bytes(files[".onnx"])
             model = OnnxModel(path, threads)
         except ConfigurationError as error:
-            print(f"note    {error}", flush=True)
+            print(f"note    {error}", file=sys.stderr, flush=True)
             return {}
     images = {batch: torch.rand(batch, size.image_channels, size.side, size.side) for batch in BATCHES}
     cpu = torch.device("cpu")

@@ -45,6 +45,7 @@ __all__ = [
     "evaluation_batches",
     "idle",
     "load",
+    "path_of",
     "read_image",
     "with_shuffled_labels",
 ]
@@ -63,6 +64,11 @@ DATASETS: dict[str, Callable[[Path], ImageData]] = {
 Keep = Literal["auto", "memory", "files"]
 
 _MOST_BYTES: dict[Keep, int | float] = {"auto": MOST_BYTES, "memory": math.inf, "files": -1}
+
+
+def path_of(data: str) -> Path:
+    """Where data lie that are no data set by name; the home of a user who is not known stays as it was written."""
+    return Path(os.path.expanduser(data))  # noqa: PTH111 - pathlib's raises there
 
 
 def load(
@@ -95,7 +101,7 @@ def load(
         raise ConfigurationError(f"--workers {workers}: must be at least 0")
     if image_size is not None and image_size < MINIMUM_SIDE:
         raise ConfigurationError(f"--image-size {image_size}: expected at least {MINIMUM_SIDE}")
-    path = Path(data).expanduser()
+    path = path_of(data)
     if data in DATASETS:
         loaded = DATASETS[data](_default_root() if root is None else root)
     elif path.is_dir():

@@ -68,14 +68,19 @@ def _loaded(dtype: torch.dtype, report: Callable[[str], None]) -> ctypes.CDLL | 
     return _LOADED[dtype]
 
 
+def compiler_name() -> str:
+    """Of the C++ compiler: what $CXX says, else ``c++``."""
+    return os.environ.get("CXX") or "c++"
+
+
 def _load(dtype: torch.dtype, report: Callable[[str], None]) -> ctypes.CDLL | str:
     if dtype not in NAMES:
         return f"there are no kernels for {dtype}"
     if os.environ.get(OPT_OUT):
         return f"{OPT_OUT} is set"
-    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    compiler = shutil.which(compiler_name())
     if compiler is None:
-        return "no C++ compiler (c++) was found"
+        return f"no C++ compiler ({compiler_name()}) was found"
     try:
         return _declared(ctypes.CDLL(str(_built(compiler, NAMES[dtype], report))))
     except subprocess.CalledProcessError as error:
