@@ -28,9 +28,9 @@ from cdarts.budget import (
     plan_training,
     why_no_search,
 )
-from cdarts.commands.run import parse_duration
 from cdarts.data import ImageData, Images, load
 from cdarts.data.folder import Glance
+from cdarts.durations import parse_duration
 from cdarts.engine.forecast import Forecast, expected_seconds
 from cdarts.engine.task import Epoch
 from cdarts.errors import ConfigurationError
@@ -176,7 +176,13 @@ def test_too_small_a_budget_names_one_that_works(
     with pytest.raises(ConfigurationError, match=r"^--budget is too small .*: give \w+ or more$") as raised:
         plan_run(synthetic, 2.0, MACHINE, began=time.monotonic(), report=print)
     assert raised.value.exit_code == 2
-    plan_run(synthetic, parse_duration(str(raised.value).split()[-3]), MACHINE, began=time.monotonic(), report=print)
+    plan_run(
+        synthetic,
+        parse_duration("--budget", str(raised.value).split()[-3]),
+        MACHINE,
+        began=time.monotonic(),
+        report=print,
+    )
 
 
 @pytest.mark.parametrize("speed", [1e-4, 1e-3, 1e-2])

@@ -16,9 +16,8 @@ from cdarts import budget
 from cdarts.algorithms import CyclicConfig
 from cdarts.budget import RunPlan, TrainingPlan
 from cdarts.cli import main
-from cdarts.commands.run import parse_duration
 from cdarts.engine.run_dir import RunDir, read_json
-from cdarts.errors import ConfigurationError, ExportError
+from cdarts.errors import ExportError
 from cdarts.retraining import Retraining
 from cdarts.settings import from_json
 from cdarts.spaces import ToySpace
@@ -271,19 +270,6 @@ def test_the_summary_adds_up(straight: Path) -> None:
     assert forecast["planning_seconds"] == 0.75  # before the search and after it
     expected = 1.5 + 2.0 + forecast["planning_seconds"]
     assert forecast["error"] == pytest.approx(took / expected - 1, abs=0.001)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("25m", 1500), ("1.5h", 5400), ("0.5s", 0.5), ("4m", 240), ("100h", 360_000)]
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "4", "m", "-4m", "4 m", "4d", "1e3s", "soon", "nan", "0s", "0.0h", "٣m", "4m\n"])
-def test_durations_that_are_none(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^--budget "):
-        parse_duration(text)
 
 
 def test_an_interruption_while_planning_begins_nothing(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cdarts.engine import progress as progress_module
-from cdarts.engine.progress import SECONDS_BETWEEN_LINES, PlanProgress, clock
+from cdarts.engine.progress import SECONDS_BETWEEN_LINES, PlanProgress
 from cdarts.engine.task import Epoch
 
 PLAN = [Epoch("pretrain", 3), Epoch("joint", 2, cycle=0), Epoch("joint", 2, cycle=1)]
@@ -33,14 +33,6 @@ def steps(progress: PlanProgress, time: Clock, count: int, seconds: float) -> No
     for _ in range(count):
         time.now += seconds
         progress.step(1.0 if progress.wants_loss() else None)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.0, "0s"), (0.6, "1s"), (59.4, "59s"), (59.6, "1m00s"), (75.2, "1m15s"), (3599.9, "1h00m"), (7384.0, "2h03m")],
-)
-def test_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
 
 
 def test_time_left_by_each_phases_own_steps(time: Clock) -> None:

@@ -389,8 +389,8 @@ class Ablate(ABC):
         """Print every row and what is left of it to do; nothing is kept."""
         import torch
 
+        from cdarts.durations import clock
         from cdarts.engine.forecast import forecast
-        from cdarts.engine.progress import clock
         from cdarts.engine.run_dir import is_done
         from cdarts.engine.runtime import set_threads
         from cdarts.report.ablation import difference_text
@@ -426,8 +426,8 @@ class Ablate(ABC):
         import torch
 
         from cdarts.algorithms.base import random_genotype
+        from cdarts.durations import clock
         from cdarts.engine.forecast import forecast
-        from cdarts.engine.progress import clock
         from cdarts.engine.run_dir import is_done
 
         settings = searches[0].settings
@@ -670,7 +670,7 @@ class Correlation(Ablate):
         import torch
 
         from cdarts.algorithms.scoring import score_cells
-        from cdarts.engine.progress import clock
+        from cdarts.durations import clock
 
         left = sum(not _scored(folder) for search in searches for _, folder in self.points(search))
         first = searches[0].settings

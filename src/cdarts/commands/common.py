@@ -147,7 +147,7 @@ def announce(command: str, *facts: str) -> None:
 
 def print_costs(seconds: float, seconds_per_step: Mapping[str, float], memory: int, base: int, machine: str) -> None:
     """A dry run's forecast: of time, and of memory in bytes, beside what the program itself takes."""
-    from cdarts.engine.progress import clock
+    from cdarts.durations import clock
 
     steps = ", ".join(f"{phase} {step:.2f} s" for phase, step in seconds_per_step.items())
     print(f"time    {clock(seconds)} on {machine} (a step: {steps})")

@@ -1,6 +1,5 @@
 """The whole way, from images to a model for use: search, retrain, evaluate, export, sized to a time budget."""
 
-import re
 import shlex
 import sys
 import time
@@ -14,6 +13,7 @@ from cdarts.commands.export import hand_over
 from cdarts.commands.resume import settings_of
 from cdarts.commands.retrain import Retrain, retrain, trained
 from cdarts.commands.search import Search, search, searched, write_genotype
+from cdarts.durations import clock, parse_duration
 from cdarts.errors import CdartsError, ConfigurationError, DiskError, ExportError, GenotypeError
 from cdarts.settings import STRICT, from_json, to_json
 from cdarts.spaces import AnySpace, DartsSpace
@@ -51,7 +51,7 @@ class Run(Setup):
     def run(self) -> int:
         began = time.monotonic()
         announce("run", f"data {self.data}", f"budget {self.budget}", f"seed {self.seed}")
-        budget_seconds = parse_duration(self.budget)
+        budget_seconds = parse_duration("--budget", self.budget)
         check_cell(self.cell)
         from cdarts.engine.run_dir import RunDir, check_free
 
@@ -150,7 +150,7 @@ class Run(Setup):
 
             print("plan    trying sizes with the cell found; what fits the rest of the budget:", flush=True)
             device, _ = self.machine()
-            remaining = parse_duration(self.budget) - plan.planning_seconds - search_seconds
+            remaining = parse_duration("--budget", self.budget) - plan.planning_seconds - search_seconds
             planned = plan_training(data, genotype, remaining, Machine(self.seed, device, self.execution), report)
             print(f"why     {planned.reason}", flush=True)
         run_dir.write_json("plan.json", to_json(planned))
@@ -294,23 +294,10 @@ def refuse_links(*stages: Path) -> None:
             raise DiskError(f"{path} is a link, and what it leads to is not written to; remove it")
 
 
-def parse_duration(text: str) -> float:
-    """``90s``, ``25m`` or ``1.5h`` in seconds. Raises `ConfigurationError`."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smh])", text, re.ASCII)
-    if match is None:
-        raise ConfigurationError(f"--budget {text}: write a number and s, m or h, e.g. 90s, 25m, 1.5h")
-    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-    if seconds == 0:
-        raise ConfigurationError(f"--budget {text}: must be more than nothing")
-    return seconds
-
-
 def print_summary(path: Path, summary: dict[str, Any]) -> None:
     """The result as a table, where everything lies, and what can be done next."""
     from rich.console import Console
     from rich.table import Table
-
-    from cdarts.engine.progress import clock
 
     forecast = summary["forecast"]
     # runs of before this version do not say how many images they were tested on

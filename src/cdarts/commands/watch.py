@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from cdarts.durations import clock
 from cdarts.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -101,10 +102,10 @@ def _event_files(run: Path, folder: Path) -> "EventFiles":
 class Watched:
     """What is known of a run directory that another process writes."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         """Raises `ConfigurationError` when first looked at, if `path` is no run directory."""
         self.path = path
-        self._clock = clock
+        self._now = now
         self._seen: object = None
         self.record: Record
 
@@ -167,7 +168,7 @@ class Watched:
         epochs, epoch, steps, step = (number_of(status.get(key)) for key in ("epochs", "epoch", "steps", "step"))
         if part.state == "done" or not epochs or epoch is None:
             over = "" if part.state == "done" else " so far"
-            return f"{part.command:8} {part.num_epochs} epochs{over}, {_clock(_seconds(part))}"
+            return f"{part.command:8} {part.num_epochs} epochs{over}, {clock(_seconds(part))}"
         done = max(float(part.num_epochs), min(epoch + (step or 0.0) / (steps or 1.0), epochs))
         full = round(BAR_WIDTH * min(done / epochs, 1.0))
         words = [f"epoch {min(int(epoch) + 1, int(epochs))} of {epochs:g}", _plain(str(status.get("phase", "")))]
@@ -175,13 +176,13 @@ class Watched:
             words.append(f"step {step or 0:g} of {steps:g}")
         left = number_of(status.get("left_seconds"))
         if left is not None:
-            words.append(f"left {_clock(max(left - self._age(part), 0.0))}{self._later(part)}")
+            words.append(f"left {clock(max(left - self._age(part), 0.0))}{self._later(part)}")
         return f"{part.command:8} {'█' * full}{'░' * (BAR_WIDTH - full)}  {', '.join(word for word in words if word)}"
 
     def _age(self, part: "Record") -> float:
         """Seconds since its status was written."""
         try:
-            return max(self._clock() - (part.path / "status.json").stat().st_mtime, 0.0)
+            return max(self._now() - (part.path / "status.json").stat().st_mtime, 0.0)
         except OSError:
             return 0.0
 
@@ -192,7 +193,7 @@ class Watched:
         forecast = number_of(object_of(self.record.config.get("plan")).get("retraining_seconds"))
         if part.command != "search" or part is self.record or forecast is None:
             return ""
-        return f", then a training of about {_clock(forecast)}"
+        return f", then a training of about {clock(forecast)}"
 
 
 STYLES = {"done": "green", "running": "blue", "interrupted": "yellow", "failed": "red", "killed": "red"}
@@ -279,15 +280,6 @@ def _is_gone(path: Path) -> bool:
 
 def _seconds(part: "Record") -> float:
     return sum(value for value in part.columns.get("seconds", []) if value is not None)
-
-
-def _clock(seconds: float) -> str:
-    """``75.2`` -> ``1m15s``."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{whole % 60:02d}s" if minutes else f"{whole}s"
 
 
 def _plain(text: str) -> str:

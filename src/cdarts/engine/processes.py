@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cdarts.durations import clock
 from cdarts.engine.files import write_json
-from cdarts.engine.progress import clock
 from cdarts.engine.run_dir import is_done, read_json
 from cdarts.engine.runtime import StopFlag
 from cdarts.errors import DiskError

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from cdarts.durations import clock
 from cdarts.engine.task import Epoch
 
 SECONDS_BETWEEN_LINES = 20.0
@@ -114,12 +115,3 @@ class PlanProgress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def clock(seconds: float) -> str:
-    """``75.2`` -> ``1m15s``."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{whole % 60:02d}s" if minutes else f"{whole}s"

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from cdarts.durations import clock
 from cdarts.engine.files import open_regular
-from cdarts.engine.progress import clock
 from cdarts.errors import DiskError
 
 PATIENCE = 300.0

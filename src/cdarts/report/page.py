@@ -24,6 +24,7 @@ from markupsafe import Markup
 
 from cdarts import __version__
 from cdarts.benchmarks.nasbench201 import DATASETS, NUM_CELLS, Table
+from cdarts.durations import clock
 from cdarts.engine.files import write_bytes
 from cdarts.errors import CdartsError, GenotypeError
 from cdarts.report import charts
@@ -355,22 +356,13 @@ def _counted(value: Any, word: str) -> str:
 
 
 def _times(record: Record, parts: Sequence[Record]) -> str:
-    words = [f"{_clock(_seconds(part))} in {part.num_epochs} epochs ({part.command})" for part in parts]
+    words = [f"{clock(_seconds(part))} in {part.num_epochs} epochs ({part.command})" for part in parts]
     ended = text_of(record.status.get("time"))
     return "; ".join(words) + (f"; status of {ended}" if ended else "")
 
 
 def _seconds(record: Record) -> Number:
     return math.fsum(value for value in record.columns.get("seconds", []) if value is not None)
-
-
-def _clock(seconds: Number) -> str:
-    """``75.2`` -> ``1m 15s``."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {whole % 60:02d}s" if minutes else f"{whole}s"
 
 
 def _total(counts: Any) -> int:
@@ -413,7 +405,7 @@ def _tiles(record: Record, parts: Sequence[Record], stages: Sequence[StageView])
     tiles += _latency_tiles(summary)
     for part, stage in zip(parts, stages, strict=True):
         if part.command == "retrain":
-            tiles.append(Tile(_clock(_seconds(part)), "retraining", f"{part.num_epochs} epochs"))
+            tiles.append(Tile(clock(_seconds(part)), "retraining", f"{part.num_epochs} epochs"))
             continue
         tiles += _search_tiles(part, stage)
     return tiles
@@ -466,7 +458,7 @@ def _search_tiles(part: Record, stage: StageView) -> list[Tile]:
         note = "the cells never changed" if steady is None else f"last change in epoch {epochs[-1 - steady] + 1}"
         since = part.num_epochs if steady is None else epochs[-1] - epochs[-1 - steady]
         tiles.append(Tile(str(since), "epochs unchanged", note))
-    tiles.append(Tile(_clock(_seconds(part)), "search", f"{part.num_epochs} epochs"))
+    tiles.append(Tile(clock(_seconds(part)), "search", f"{part.num_epochs} epochs"))
     return tiles
 
 
@@ -521,7 +513,7 @@ def _stage(record: Record, number: int, detail: Detail) -> StageView:
     shades = {phase: min(index, 3) for index, phase in enumerate(names)}
     cycles = record.number("cycle")
     opened = [epoch for epoch, cycle in enumerate(cycles) if cycle is not None and cycle not in cycles[:epoch]]
-    clock = Time(record.num_epochs, phases, shades, opened)
+    axis = Time(record.num_epochs, phases, shades, opened)
     is_search = record.command != "retrain"
     view = StageView(
         name=f"stage-{number}",
@@ -548,8 +540,8 @@ def _stage(record: Record, number: int, detail: Detail) -> StageView:
         for key in columns
         if key not in used and key not in TERMS
     ]
-    view.panels = [panel for title, lines in groups if (panel := _panel(title, lines, columns, clock))]
-    view.alpha_panels = [panel for title, lines in ALPHA.items() if (panel := _panel(title, lines, columns, clock))]
+    view.panels = [panel for title, lines in groups if (panel := _panel(title, lines, columns, axis))]
+    view.alpha_panels = [panel for title, lines in ALPHA.items() if (panel := _panel(title, lines, columns, axis))]
     view.position = _position(record)
     view.results = None if record.predictions is None else results(record.predictions, detail.pictures)
     view.cost = part_rows(record)
@@ -793,7 +785,7 @@ def many_runs(records: Sequence[Record], detail: Detail, known: Known = NOTHING)
             state=record.state,
             epochs=str(sum(part.num_epochs for part in record.stages or [record])),
             values=[figure(_last(columns, key), _is_percent(key)) for key in keys],
-            time=_clock(_all_seconds(record)),
+            time=clock(_all_seconds(record)),
         )
         for name, tone, group, record, columns in zip(names, tones, groups, records, merged, strict=True)
     ]
@@ -882,7 +874,7 @@ def _spreads(
             std = "" if found.std is None else figure(found.std, _is_percent(key)).removesuffix(" %")
             cells.append(f"{mean} ± {std}" if std else mean)
         seconds = [_all_seconds(records[index]) for index in members]
-        rows.append((group, str(len(members)), cells, _clock(spread(seconds).mean)))
+        rows.append((group, str(len(members)), cells, clock(spread(seconds).mean)))
     return rows
 
 
