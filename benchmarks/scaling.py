@@ -1,10 +1,11 @@
 """How time and memory of S-Net's step grow with channels, cells, the images' side and the batch.
 
-    python benchmarks/scaling.py [--executions share fused] [--rounds 3] [--json FILE] [--plot FILE.png]
+    python benchmarks/scaling.py [--executions share fused] [--rounds 3] [--json FILE] [--plot FILE.svg]
 
 One thing is varied at a time about a middle of 16 channels, 5 cells, 24 pixels and 32 images in the DARTS space. The
 exponent is the slope of a straight line through the logarithms: 1 where cost is in proportion. Executions take turns;
 times are medians of process CPU time on one thread, memory is the rise of the peak in a process of its own (Linux).
+The plot needs matplotlib.
 """
 
 import argparse
