@@ -151,7 +151,9 @@ class Run(Setup):
             print("plan    trying sizes with the cell found; what fits the rest of the budget:", flush=True)
             device, _ = self.machine()
             remaining = parse_duration("--budget", self.budget) - plan.planning_seconds - search_seconds
-            planned = plan_training(data, genotype, remaining, Machine(self.seed, device, self.execution), report)
+            machine = Machine(self.seed, device, self.execution)
+            with memory_permitting():
+                planned = plan_training(data, genotype, remaining, machine, report)
             print(f"why     {planned.reason}", flush=True)
         run_dir.write_json("plan.json", to_json(planned))
         return planned
