@@ -58,7 +58,7 @@ def results_of(
     norms = [m for bundle in operations for op in bundle for m in op.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
-    (node,) = execute(cell, operations, [x], weights, None)  # type: ignore[operator]
+    node = torch.cat(execute(cell, operations, [x], weights, None), dim=1)  # type: ignore[operator]
     form = torch.randn(node.shape, dtype=node.dtype, generator=generator(0, "form"))
     gradients = torch.autograd.grad((node * form).sum(), leaves, materialize_grads=True)
     statistics = [buffer.clone() for norm in norms for buffer in norm.buffers()]
@@ -68,8 +68,9 @@ def results_of(
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True),
+    nodes=st.integers(1, 3),
     stride=st.sampled_from([1, 1, 2]),
-    channels=st.sampled_from([2, 4, 6, 8, 10, 12, 16, 18, 24, 32, 36, 64]),
+    channels=st.sampled_from([2, 4, 6, 8, 10, 12, 16, 18, 24, 32, 36, 40, 64]),
     batch=st.integers(1, 5),
     height=st.integers(2, 13),
     width=st.integers(2, 19),
@@ -80,6 +81,7 @@ def results_of(
 )
 def test_any_shape(
     names: list[str],
+    nodes: int,
     stride: int,
     channels: int,
     batch: int,
@@ -92,14 +94,18 @@ def test_any_shape(
 ) -> None:
     if stride == 2:
         names = [name for name in names if not name.startswith("nor_conv")] or ["skip_connect"]
-    cell = CellTopology(1, 1, ((Edge(target=1, source=0), tuple(names)),))
+    # all from one state, whose streams are computed together
+    cell = CellTopology(1, nodes, tuple((Edge(target=1 + node, source=0), tuple(names)) for node in range(nodes)))
     with seeded(0, "bundle"):
-        operations = [[op.train(train) for op in a_bundle(channels, stride, names, affine, pools_normalized)]]
+        operations = [
+            [op.train(train) for op in a_bundle(channels, stride, names, affine, pools_normalized)]
+            for _ in range(nodes)
+        ]
     if train and batch * (-(-height // stride)) * (-(-width // stride)) == 1:
         batch = 2  # BatchNorm needs more than one value
     draw = generator(0, "any shape")
     x = torch.randn(batch, channels, height, width, dtype=torch.float64, generator=draw).requires_grad_()
-    weights = torch.rand(1, len(names), dtype=torch.float64, generator=draw).requires_grad_() if mixed else None
+    weights = torch.rand(nodes, len(names), dtype=torch.float64, generator=draw).requires_grad_() if mixed else None
     execute = Fused()
     expected = results_of(plain, cell, operations, x, weights)
     for fused in (execute, execute, Fused(recompute=True)):

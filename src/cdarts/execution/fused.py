@@ -508,8 +508,10 @@ class _Backward:
         factor, slope, constant = run.own(scale), run.own(slope), run.own(constant)
         row = 0
 
-        def closed_form(begin: int = 0) -> ClosedForm:
-            return ClosedForm(factor[row, begin:], slope[row, begin:], constant[row, begin:])
+        def closed_form(streams: int = 1, begin: int = 0) -> ClosedForm:
+            """Of so many streams from this row on, one after another, from a channel on."""
+            rows = slice(row, row + streams)
+            return ClosedForm(*(vectors[rows].flatten()[begin:] for vectors in (factor, slope, constant)))
 
         if emission.same:
             if into is not None:
@@ -536,7 +538,9 @@ class _Backward:
             wanted = self.wanted(*convs)
             if wanted or into is not None:
                 gradients = [(self.at_node(stream), 0) for stream in streams]
-                results = run.dense_backward(state, convs, 0, gradients, (z, 0), closed_form(), into, wanted)
+                results = run.dense_backward(
+                    state, convs, 0, gradients, (z, 0), closed_form(len(streams)), into, wanted
+                )
                 for conv, result in zip(convs, results or (), strict=False):
                     self.put(conv, "weight", result)
             row += len(streams)
@@ -545,7 +549,8 @@ class _Backward:
                 wanted, begin = self.wanted(half), shift * (z.shape[3] // 2)
                 if wanted or into is not None:
                     at = [(self.at_node(stream), begin)]
-                    results = run.dense_backward(state, [half], shift, at, (z, begin), closed_form(begin), into, wanted)
+                    form = closed_form(begin=begin)
+                    results = run.dense_backward(state, [half], shift, at, (z, begin), form, into, wanted)
                     for result in results or ():
                         self.put(half, "weight", result)
             row += 1

@@ -20,7 +20,7 @@ Part = tuple[Tensor, int]
 
 
 class ClosedForm(NamedTuple):
-    """The gradient at z,  factor * g + slope * z + constant,  each (C,)."""
+    """The gradient at z,  factor * g + slope * z + constant,  each (z's channels,)."""
 
     factor: Tensor
     slope: Tensor
