@@ -9,11 +9,11 @@ import torch
 
 from cdarts.algorithms import CyclicConfig
 from cdarts.data import load
-from cdarts.engine.forecast import TRIED_STEPS, expected_seconds, forecast, peak_memory
+from cdarts.engine.forecast import LEAST_STEPS, MOST_STEPS, expected_seconds, forecast, peak_memory
 from cdarts.engine.task import Epoch, Losses, Records, Task
 from cdarts.spaces import ToySpace
 
-SECONDS = {"short": 0.002, "long": 0.02}
+SECONDS = {"short": 0.002, "long": 0.2}
 
 
 class Sleeper(Task):
@@ -32,7 +32,7 @@ class Sleeper(Task):
         return iter([(number,) for number in range(self.plan()[index].steps)])
 
     def step(self, position: int, *batch: int) -> Losses:  # noqa: ARG002
-        time.sleep(SECONDS[self.phase] if self.tried else 0.2)
+        time.sleep(SECONDS[self.phase] if self.tried else 0.5)
         self.tried.append(self.phase)
         return {"loss": torch.tensor(1.0)}
 
@@ -49,9 +49,9 @@ class Sleeper(Task):
 def test_each_phase_is_tried_for_a_few_steps() -> None:
     task = Sleeper()
     found = forecast(task)
-    assert task.tried == ["short"] * (TRIED_STEPS + 1) + ["long"] * (TRIED_STEPS + 1)
+    assert task.tried == ["short"] * (MOST_STEPS + 1) + ["long"] * (LEAST_STEPS + 1), "moments are not long enough"
     assert found.seconds_per_step["short"] == pytest.approx(0.002, abs=0.008)
-    assert found.seconds_per_step["long"] == pytest.approx(0.02, abs=0.012)
+    assert found.seconds_per_step["long"] == pytest.approx(0.2, abs=0.1)
     assert found.seconds_per_step["idle"] == 0.0
     assert found.seconds == pytest.approx(
         sum(found.seconds_per_step[epoch.phase] * epoch.steps for epoch in task.plan())

@@ -10,7 +10,10 @@ import torch
 
 from cdarts.engine.task import Epoch, Task
 
-TRIED_STEPS = 3
+LEAST_STEPS, MOST_STEPS = 3, 20
+"""How many steps are tried."""
+LEAST_SECONDS = 0.5
+"""Steps are tried for so long, unless `MOST_STEPS` take less: other programs come and go within moments."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ def expected_seconds(plan: Sequence[Epoch], seconds_per_step: dict[str, float]) 
 
 
 def _seconds_per_step(task: Task, index: int, epoch: Epoch) -> float:
-    """The median of a few steps, the first not counted: it pays for page faults and lazy imports."""
+    """The median of some steps, the first not counted: it pays for page faults and lazy imports."""
     task.start_epoch(index, epoch)
-    durations = []
+    durations: list[float] = []
     batches = task.batches(index)
-    for position in range(TRIED_STEPS + 1):
+    for position in range(MOST_STEPS + 1):
+        if position > LEAST_STEPS and math.fsum(durations[1:]) >= LEAST_SECONDS:
+            break
         began = time.monotonic()
         batch = next(batches, None)  # images may have to be read from files
         if batch is None:
