@@ -86,11 +86,6 @@ class RunPlan:
     reasons: tuple[str, ...] = ()
     """Why each thing was chosen, a line each."""
 
-    @property
-    def seconds(self) -> float:
-        """All of it."""
-        return self.search_seconds + self.retraining_seconds + self.planning_seconds
-
 
 @dataclass(frozen=True)
 class Machine:
