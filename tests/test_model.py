@@ -112,7 +112,7 @@ def complaint(directory: Path) -> str:
 
 
 def test_no_model_here(tmp_path: Path) -> None:
-    assert "no such folder" in complaint(tmp_path / "absent")
+    assert "no such file or folder" in complaint(tmp_path / "absent")
     assert "model.json is missing" in complaint(tmp_path)
 
 

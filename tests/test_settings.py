@@ -231,7 +231,7 @@ CONFIGURATIONS: list[tuple[str, dict[str, Any], int, tuple[str, ...]]] = [
         "gdas",
         {"settings.execution": "fast"},
         2,
-        ("execution: must be 'auto', 'plain', 'share', 'merged', 'fused' or 'recompute'",),
+        ("execution: must be 'auto', 'plain', 'share', 'merged', 'captured', 'fused' or 'recompute'",),
     ),
     ("gdas", {"settings.algorithm.space.stem_name": "big"}, 2, ("algorithm.space.stem_name: must be 'cifar',",)),
     ("cdarts", {"settings.algorithm.feedback": "kullback"}, 2, ("algorithm.feedback: must be 'kl',",)),

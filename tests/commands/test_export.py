@@ -117,7 +117,7 @@ def refused(result: Any, code: int, *words: str) -> None:
 
 
 def test_runs_without_a_model(tmp_path: Path, call: Call) -> None:
-    refused(call("export", tmp_path / "absent"), 4, "no such folder")
+    refused(call("export", tmp_path / "absent"), 4, "no such file or folder")
     refused(call("export", tmp_path), 4, "holds no trained model")
 
 
@@ -133,7 +133,7 @@ def test_predicting_from_files_that_are_no_model(trained: Path, images: Path, tm
     text.write_text("no model")
     refused(call("predict", text, images), 4, "model.onnx", "not a readable ONNX file")
     refused(call("predict", trained / "model.safetensors", images), 4, "not a readable ONNX file")
-    refused(call("predict", tmp_path / "absent.onnx", images), 4, "no such folder")
+    refused(call("predict", tmp_path / "absent.onnx", images), 4, "no such file or folder")
 
 
 def test_an_onnx_file_is_computed_on_the_cpu(onnx_file: Path, images: Path, call: Call) -> None:

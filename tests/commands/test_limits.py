@@ -125,5 +125,5 @@ def test_latency_of_network_and_operations(call: Call, monkeypatch: pytest.Monke
     assert len(latency["edges"]) == 6
     monkeypatch.setitem(sys.modules, "onnx", None)
     text = call("show", "cost", "nasbench201-resnet", *sizes, "--latency")
-    assert "note    ONNX needs onnx, which is not installed" in text.out
+    assert "note    ONNX needs onnx, which is not installed" in text.err
     assert "measured on CPU" in text.out

@@ -267,7 +267,7 @@ def test_compiled_once_and_kept(tmp_path: Path) -> None:
     ("environment", "words"),
     [
         ({compiling.OPT_OUT: "1"}, f"{compiling.OPT_OUT} is set"),
-        ({"CXX": "/nowhere/c++"}, "no C++ compiler (c++) was found"),
+        ({"CXX": "/nowhere/c++"}, "no C++ compiler (/nowhere/c++) was found"),
         ({"CXX": "false"}, "failed"),
     ],
 )
@@ -283,7 +283,7 @@ def test_a_cache_that_cannot_be_written_is_a_reason_not_a_crash(tmp_path: Path) 
 
 
 def test_what_was_asked_for_and_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "_LOADED", {torch.float32: "no C++ compiler (c++) was found"})
+    monkeypatch.setattr(compiling, "_LOADED", {torch.float32: "no C++ compiler (/nowhere/c++) was found"})
     with pytest.raises(ConfigurationError, match=r"--execution fused: no C\+\+ compiler .* use --execution auto"):
         choose_execution("fused", CPU)
     assert choose_execution("share", CPU) == ("share", None)
