@@ -2,10 +2,12 @@
 
 import copy
 import random
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdarts.errors import ConfigurationError
 from cdarts.execution import EXECUTIONS, WHOLE
@@ -277,3 +279,34 @@ def test_every_layout_of_memory_gives_the_same_logits() -> None:
     images = torch.randn(2, 3, 8, 8, generator=generator(0, "images"))
     network.eval()
     assert torch.equal(network(images).logits, network(images.contiguous(memory_format=torch.channels_last)).logits)
+
+
+class Convolutions(TorchDispatchMode):
+    """Which kernel, stride and groups PyTorch's convolutions have been called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: set[tuple[int, int, int]] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function is torch.ops.aten.convolution.default:
+            self.called.add((args[1].shape[2], args[3][0], args[8]))
+        return function(*args, **(kwargs or {}))
+
+
+@spaces
+@executions
+def test_no_strided_1x1_convolution_is_left_to_the_library(space: Space, execution: str) -> None:
+    """Its weights' gradient overruns memory on CPUs without AVX-512, where channels are last and few."""
+    for topology in (space.supernet(), space.topology(random_genotype(space, 0))):
+        network = Network(space, topology, cells=3, channels=4, num_classes=5, affine=True, execution=execution)
+        weights = {
+            kind: torch.rand(len(cell.edges), len(space.operations), requires_grad=True)
+            for kind, cell in topology.items()
+        }
+        with Convolutions() as convolutions:
+            network(torch.randn(4, 3, 8, 8), weights if topology == space.supernet() else None)
+        assert convolutions.called, "the stem's at least"
+        assert not any(kernel == 1 and stride > 1 for kernel, stride, groups in convolutions.called if groups == 1)

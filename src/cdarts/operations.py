@@ -124,6 +124,26 @@ class BatchNormalized(Operation):
         return result
 
 
+def pointwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """A dense 1x1 convolution, of the pixels that its stride meets.
+
+    The others are left out before and not by the convolution: where channels are last and few, oneDNN computes the
+    weights' gradient of a strided one outside of its memory, on CPUs without AVX-512 (uxlfoundation/oneDNN#6035, in
+    torch 2.14). A process is lost by that, or its gradients are wrong.
+    """
+    return F.conv2d(x if stride == 1 else x[:, :, ::stride, ::stride], weight)
+
+
+class Conv1x1(nn.Conv2d):
+    """A dense 1x1 convolution without bias, as `pointwise` computes it."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(x, self.weight, self.stride[0])
+
+
 class FactorizedReduce(Operation):
     """ReLU, two 1x1 convolutions of stride 2 (the second on the input shifted by one pixel), concatenation, BatchNorm.
 
@@ -133,8 +153,8 @@ class FactorizedReduce(Operation):
     def __init__(self, c_in: int, c_out: int, affine: bool) -> None:
         super().__init__()
         self.prologue = Rectify()
-        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
+        self.even = Conv1x1(c_in, c_out // 2, stride=2)
+        self.odd = Conv1x1(c_in, c_out // 2, stride=2)
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
 
     def finish(self, x: Tensor) -> Tensor:
@@ -151,7 +171,11 @@ class ReluConvBatchNorm(Operation):
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, affine: bool) -> None:
         super().__init__()
         self.prologue = Rectify()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+        self.conv = (
+            Conv1x1(c_in, c_out, stride)
+            if kernel == 1
+            else nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+        )
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
 
     def finish(self, x: Tensor) -> Tensor:

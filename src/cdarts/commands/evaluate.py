@@ -86,13 +86,12 @@ def leave_predictions(directory: Path, data: "ImageData", scores: "Scores") -> N
 
     Where that cannot be, since another process works there or the disk is full or read-only, a line says so.
     """
+    from cdarts.engine.files import refuse_links
     from cdarts.engine.run_dir import RunDir
     from cdarts.report.predictions import PREDICTIONS, predictions_json
 
-    if directory.is_symlink():
-        print(f"note: {PREDICTIONS} was not written: {directory} is a link", file=sys.stderr)
-        return
     try:
+        refuse_links(directory)
         with RunDir(directory) as run_dir:
             run_dir.write_json(PREDICTIONS, predictions_json(data, scores))
     except (DiskError, RunInUseError) as error:

@@ -14,7 +14,7 @@ from cdarts.commands.resume import settings_of
 from cdarts.commands.retrain import Retrain, retrain, trained
 from cdarts.commands.search import Search, search, searched, write_genotype
 from cdarts.durations import clock, parse_duration
-from cdarts.errors import CdartsError, ConfigurationError, DiskError, ExportError, GenotypeError
+from cdarts.errors import CdartsError, ConfigurationError, ExportError, GenotypeError
 from cdarts.settings import STRICT, from_json, to_json
 from cdarts.spaces import AnySpace, DartsSpace
 from cdarts.topology import Genotype
@@ -177,6 +177,7 @@ class Run(Setup):
 
     def execute(self, run_dir: "RunDir", data: "ImageData") -> int:
         """Walk the way from wherever it stopped: the search, the retraining, the summary."""
+        from cdarts.engine.files import refuse_links
         from cdarts.engine.run_dir import is_done, read_json
 
         device, _ = self.machine()
@@ -287,13 +288,6 @@ def open_or_create(path: Path, config: dict[str, Any]) -> "RunDir":
     # settings that are younger than the run count as their defaults
     check_unchanged(path, read_json(path / "config.json") | {"settings": to_json(settings_of(path))}, config)
     return RunDir(path)
-
-
-def refuse_links(*stages: Path) -> None:
-    """Raise `DiskError` if a stage's directory is a link, which would lead out of the run."""
-    for path in stages:
-        if path.is_symlink():
-            raise DiskError(f"{path} is a link, and what it leads to is not written to; remove it")
 
 
 def print_summary(path: Path, summary: dict[str, Any]) -> None:

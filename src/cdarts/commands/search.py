@@ -226,16 +226,15 @@ def search(run_dir: "RunDir", settings: Search, data: "ImageData", task: "Search
 def keep_snapshot(run_dir: "RunDir", task: "SearchAlgorithm", wanted: "Sequence[int]") -> None:
     """Keep the state after the epoch that was written last, if it is one of those wanted. Raises `DiskError`."""
     from cdarts.engine import checkpoint
+    from cdarts.engine.files import refuse_links
     from cdarts.engine.run_dir import snapshot_path
-    from cdarts.errors import DiskError
 
     if not wanted:
         return
     done = run_dir.journal("metrics")[-1]["epoch"] + 1
     if done in wanted:
         path = snapshot_path(run_dir.path, done)
-        if path.parent.is_symlink():
-            raise DiskError(f"{path.parent} is a link, and what it leads to is not written to; remove it")
+        refuse_links(path.parent)
         path.parent.mkdir(exist_ok=True)
         checkpoint.save(path, {"task": task.state()})
 

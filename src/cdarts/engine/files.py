@@ -73,6 +73,13 @@ def open_regular(path: Path, flags: int) -> int:
     return os.open(path, flags | NO_LINKS, 0o666)
 
 
+def refuse_links(*directories: Path) -> None:
+    """Raise `DiskError` if one of a run's directories is a link, which would lead out of the run."""
+    for path in directories:
+        if path.is_symlink():
+            raise DiskError(f"{path} is a link, and what it leads to is not written to; remove it")
+
+
 def write_json(path: Path, value: Any) -> None:
     """`value` as readable JSON; raises `DiskError`."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 from cdarts import __version__
 from cdarts.engine import checkpoint
 from cdarts.engine.checkpoint import State
-from cdarts.engine.files import append_bytes, is_leftover, open_regular, write_bytes, write_json
+from cdarts.engine.files import append_bytes, is_leftover, open_regular, refuse_links, write_bytes, write_json
 from cdarts.engine.journals import read_journal
 from cdarts.errors import CheckpointError, ConfigurationError, DataError, DiskError, RunInUseError
 from cdarts.settings import changes
@@ -60,13 +60,12 @@ class RunDir:
         """
         self.path = path
         check_run(path)
+        refuse_links(path / "checkpoints")
         self._place: dict[str, Any] = {}
         self._left: dict[str, float] = {}
         self._last_heartbeat = -math.inf
         self._lock: IO[str] | None = self._acquire()
         try:
-            if (path / "checkpoints").is_symlink():
-                raise OSError("checkpoints is a link, and what it leads to is not written to")
             for file in (*path.iterdir(), *path.glob("checkpoints/*")):
                 if is_leftover(file):
                     file.unlink(missing_ok=True)

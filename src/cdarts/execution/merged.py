@@ -22,6 +22,7 @@ from cdarts.execution.normalization import normalizable
 from cdarts.execution.share import share
 from cdarts.operations import (
     BatchNormalized,
+    Conv1x1,
     DilatedConv,
     FactorizedReduce,
     Identity,
@@ -31,6 +32,7 @@ from cdarts.operations import (
     ReluConvBatchNorm,
     SeparableConv,
     Zero,
+    pointwise,
 )
 from cdarts.topology import CellTopology
 
@@ -303,6 +305,8 @@ def _each_its_own(x: Tensor, convs: Sequence[nn.Conv2d]) -> Tensor:
 def _all_the_same(x: Tensor, convs: Sequence[nn.Conv2d]) -> Tensor:
     """Dense convolutions alike, side by side, all of the same `x`."""
     conv = convs[0]
+    if isinstance(conv, Conv1x1):
+        return pointwise(x, _weights(convs), conv.stride[0])
     return F.conv2d(x, _weights(convs), None, conv.stride, conv.padding, conv.dilation)
 
 
