@@ -22,8 +22,19 @@ struct Geometry {
 
 namespace {
 
-constexpr long CHUNKS = 16;  // of a batch or of its pixels: what threads share out
-constexpr int PIXELS = 8;    // in registers at a time
+#if defined(__AVX512F__)
+constexpr int REGISTER_BYTES = 64, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int REGISTER_BYTES = 32, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int REGISTER_BYTES = 16, REGISTERS = 32;
+#else
+constexpr int REGISTER_BYTES = 16, REGISTERS = 16;
+#endif
+
+constexpr long CHUNKS = 16;              // of a batch or of its pixels: what threads share out
+constexpr int PIXELS = REGISTERS / 4;    // in registers at a time, twice the channels of one in half of all registers
+constexpr int LANES = REGISTER_BYTES / sizeof(REAL);  // wider vectors than registers would live in memory
 
 template <class T, int L> struct Lanes {
   typedef T Vector __attribute__((vector_size(sizeof(T) * L), aligned(alignof(T)), may_alias));
@@ -108,13 +119,10 @@ template <class T> void join(const std::vector<Moments<T>>& parts, long channels
   }
 }
 
-// calls f<n>(x) for x in steps of PIXELS, then of 4, 2 and 1, up to `width`
-template <class F> inline void by_pixels(long width, F f) {
-  long x = 0;
-  for (; x + PIXELS <= width; x += PIXELS) f(std::integral_constant<int, PIXELS>(), x);
-  if (width - x >= 4) { f(std::integral_constant<int, 4>(), x); x += 4; }
-  if (width - x >= 2) { f(std::integral_constant<int, 2>(), x); x += 2; }
-  if (width - x >= 1) f(std::integral_constant<int, 1>(), x);
+// calls f<n>(x) for x in steps of N, then of half of it and so on, up to `width`
+template <int N = PIXELS, class F> inline void by_pixels(long width, F f, long x = 0) {
+  for (; x + N <= width; x += N) f(std::integral_constant<int, N>(), x);
+  if constexpr (N > 1) by_pixels<N / 2>(width, f, x);
 }
 
 // -- one image ----------------------------------------------------------------------------------------------------------
@@ -223,21 +231,21 @@ void product_columns(const T* in, long step, const long* taps, long num_taps, lo
   });
 }
 
-// the same, over all output channels in groups that registers hold
+// calls f<lanes, groups>(o) for the channels from o on in groups of two registers, then of one, a half and so on
+template <int L = LANES, int N = 2, class F> inline void by_channels(long channels, F f, long o = 0) {
+  for (; o + L * N <= channels; o += L * N) f(std::integral_constant<int, L>(), std::integral_constant<int, N>(), o);
+  if constexpr (N > 1) by_channels<L, 1>(channels, f, o);
+  else if constexpr (L > 1) by_channels<L / 2, 1>(channels, f, o);
+}
+
+// the same, over all output channels
 template <class T>
 void product(const T* in, long step, const long* taps, long num_taps, long channels, const T* weight,
              long out_channels, T* out, long row, long width) {
-  long o = 0;
-  for (; o + 32 <= out_channels; o += 32)
-    product_columns<T, 16, 2>(in, step, taps, num_taps, channels, weight + o, out_channels, out + o, row, width);
-  for (; o + 16 <= out_channels; o += 16)
-    product_columns<T, 16, 1>(in, step, taps, num_taps, channels, weight + o, out_channels, out + o, row, width);
-  for (; o + 8 <= out_channels; o += 8)
-    product_columns<T, 8, 1>(in, step, taps, num_taps, channels, weight + o, out_channels, out + o, row, width);
-  for (; o + 2 <= out_channels; o += 2)
-    product_columns<T, 2, 1>(in, step, taps, num_taps, channels, weight + o, out_channels, out + o, row, width);
-  for (; o < out_channels; ++o)
-    product_columns<T, 1, 1>(in, step, taps, num_taps, channels, weight + o, out_channels, out + o, row, width);
+  by_channels(out_channels, [&](auto lanes, auto groups, long o) {
+    product_columns<T, decltype(lanes)::value, decltype(groups)::value>(
+        in, step, taps, num_taps, channels, weight + o, out_channels, out + o, row, width);
+  });
 }
 
 // total[i, o] += sum over an image's pixels of in[pixel, i] * gradient[pixel, o], for M inputs and N * L outputs
@@ -267,20 +275,12 @@ void outer_block(const T* in, long in_row, long step, const T* gradient, long ou
 template <class T>
 void outer(const T* in, long in_row, long step, long channels, const T* gradient, long out_channels, long height,
            long width, T* total) {
-  auto columns = [&](auto lanes, auto groups, long o) {
-    constexpr int L = decltype(lanes)::value, N = decltype(groups)::value;
-    long i = 0;
-    for (; i + 8 <= channels; i += 8)
-      outer_block<T, L, 8, N>(in + i, in_row, step, gradient + o, out_channels, height, width, total + i * out_channels + o);
-    for (; i < channels; ++i)
-      outer_block<T, L, 1, N>(in + i, in_row, step, gradient + o, out_channels, height, width, total + i * out_channels + o);
-  };
-  long o = 0;
-  for (; o + 32 <= out_channels; o += 32) columns(std::integral_constant<int, 16>(), std::integral_constant<int, 2>(), o);
-  for (; o + 16 <= out_channels; o += 16) columns(std::integral_constant<int, 16>(), std::integral_constant<int, 1>(), o);
-  for (; o + 8 <= out_channels; o += 8) columns(std::integral_constant<int, 8>(), std::integral_constant<int, 1>(), o);
-  for (; o + 2 <= out_channels; o += 2) columns(std::integral_constant<int, 2>(), std::integral_constant<int, 1>(), o);
-  for (; o < out_channels; ++o) columns(std::integral_constant<int, 1>(), std::integral_constant<int, 1>(), o);
+  by_channels(out_channels, [&](auto lanes, auto groups, long o) {
+    by_pixels(channels, [&](auto inputs, long i) {
+      outer_block<T, decltype(lanes)::value, decltype(inputs)::value, decltype(groups)::value>(
+          in + i, in_row, step, gradient + o, out_channels, height, width, total + i * out_channels + o);
+    });
+  });
 }
 
 // adds the sums over a row of x, and of x * (y - pivot), which with the mean as pivot does not cancel
@@ -372,23 +372,26 @@ void separable_backward_of(const Geometry& g, int threads, const T* u, const T* 
       if (depth_gradient) {
         outer<T>(d.get(), g.out_width * C, C, C, gz.get(), O, g.out_height, g.out_width, point_parts[chunk].data());
         for (long c = 0; c < C; c += L) {
-          T* total = depth_parts[chunk].data() + c;
-          Vector<T, L> sum[K * K];
+          constexpr int ROWS = K * K < REGISTERS - 2 ? K : 1;  // of the kernel, whose sums are in registers at a time
+          for (int top = 0; top < K; top += ROWS) {
+            T* total = depth_parts[chunk].data() + top * K * C + c;
+            Vector<T, L> sum[ROWS * K];
 #pragma GCC unroll 25
-          for (int t = 0; t < K * K; ++t) sum[t] = load<T, L>(total + t * C);
-          for (long y = 0; y < g.out_height; ++y)
-            for (long x = 0; x < g.out_width; ++x) {
-              Vector<T, L> v = load<T, L>(
-                  spread.get() + ((y * g.stride + spread_pad) * spread_width + spread_pad + x * g.stride) * C + c);
-              const T* r = R.get() + (y * g.stride * padded.width + x * g.stride) * C + c;
+            for (int t = 0; t < ROWS * K; ++t) sum[t] = load<T, L>(total + t * C);
+            for (long y = 0; y < g.out_height; ++y)
+              for (long x = 0; x < g.out_width; ++x) {
+                Vector<T, L> v = load<T, L>(
+                    spread.get() + ((y * g.stride + spread_pad) * spread_width + spread_pad + x * g.stride) * C + c);
+                const T* r = R.get() + ((y * g.stride + top * g.dilation) * padded.width + x * g.stride) * C + c;
 #pragma GCC unroll 5
-              for (int ky = 0; ky < K; ++ky)
+                for (int ky = 0; ky < ROWS; ++ky)
 #pragma GCC unroll 5
-                for (int kx = 0; kx < K; ++kx)
-                  sum[ky * K + kx] += v * load<T, L>(r + (ky * g.dilation * padded.width + kx * g.dilation) * C);
-            }
+                  for (int kx = 0; kx < K; ++kx)
+                    sum[ky * K + kx] += v * load<T, L>(r + (ky * g.dilation * padded.width + kx * g.dilation) * C);
+              }
 #pragma GCC unroll 25
-          for (int t = 0; t < K * K; ++t) store<T, L>(total + t * C, sum[t]);
+            for (int t = 0; t < ROWS * K; ++t) store<T, L>(total + t * C, sum[t]);
+          }
         }
       }
       if (!gu) continue;
@@ -630,26 +633,24 @@ void products_of(long pixels, long C, int threads, long count, const T* const* t
 }
 
 // calls f with the number of channels that fill a register best and divide `channels`
-template <class F> void with_lanes(long channels, F f) {
-  if (channels % 16 == 0) f(std::integral_constant<int, 16>());
-  else if (channels % 8 == 0) f(std::integral_constant<int, 8>());
-  else if (channels % 4 == 0) f(std::integral_constant<int, 4>());
-  else if (channels % 2 == 0) f(std::integral_constant<int, 2>());
-  else f(std::integral_constant<int, 1>());
+template <int L = LANES, class F> void with_lanes(long channels, F f) {
+  if constexpr (L > 1)
+    if (channels % L) return with_lanes<L / 2>(channels, f);
+  f(std::integral_constant<int, L>());
 }
 
 }  // namespace
 
 // -- what is exported: for the type that the library is compiled for -----------------------------------------------------
 
-#define LANES(lanes) constexpr int lanes = decltype(lanes_of_##lanes)::value
+#define NUMBER(name) constexpr int name = decltype(number_##name)::value
 
 extern "C" {
 
 void separable_forward(const Geometry* g, int threads, const REAL* u, const REAL* a, const REAL* b, const REAL* depth,
                        const REAL* point, REAL* z, double* mean, double* deviation) {
-  with_lanes(g->channels, [&](auto lanes_of_L) {
-    LANES(L);
+  with_lanes(g->channels, [&](auto number_L) {
+    NUMBER(L);
     separable_forward_of<REAL, L>(*g, threads, u, a, b, depth, point, z, mean, deviation);
   });
 }
@@ -658,8 +659,8 @@ void separable_backward(const Geometry* g, int threads, const REAL* u, const REA
                         const REAL* point, const REAL* gradient, const REAL* z, const REAL* A, const REAL* B,
                         const REAL* D, REAL* gu, int accumulate, REAL* depth_gradient, REAL* point_gradient,
                         const REAL* pivot, double* sums) {
-  with_lanes(g->channels, [&](auto lanes_of_L) {
-    LANES(L);
+  with_lanes(g->channels, [&](auto number_L) {
+    NUMBER(L);
     auto run = g->kernel == 3 ? separable_backward_of<REAL, L, 3> : separable_backward_of<REAL, L, 5>;
     run(*g, threads, u, a, b, depth, point, gradient, z, A, B, D, gu, accumulate, depth_gradient, point_gradient, pivot, sums);
   });
@@ -667,8 +668,8 @@ void separable_backward(const Geometry* g, int threads, const REAL* u, const REA
 
 void dense_forward(const Geometry* g, int threads, const REAL* u, const REAL* weight, REAL* z, long row, double* mean,
                    double* deviation) {
-  with_lanes(std::gcd(g->channels, g->out_channels), [&](auto lanes_of_L) {
-    LANES(L);
+  with_lanes(std::gcd(g->channels, g->out_channels), [&](auto number_L) {
+    NUMBER(L);
     dense_forward_of<REAL, L>(*g, threads, u, weight, z, row, mean, deviation);
   });
 }
@@ -676,47 +677,47 @@ void dense_forward(const Geometry* g, int threads, const REAL* u, const REAL* we
 void dense_backward(const Geometry* g, int threads, const REAL* u, const REAL* weight, long targets,
                     const REAL* const* gradients, long gradient_row, const REAL* z, long row, const REAL* A,
                     const REAL* B, const REAL* D, REAL* gu, REAL* weight_gradient) {
-  with_lanes(std::gcd(g->channels, g->out_channels / targets), [&](auto lanes_of_L) {
-    LANES(L);
+  with_lanes(std::gcd(g->channels, g->out_channels / targets), [&](auto number_L) {
+    NUMBER(L);
     dense_backward_of<REAL, L>(*g, threads, u, weight, targets, gradients, gradient_row, z, row, A, B, D, gu,
                                weight_gradient);
   });
 }
 
 void pool_forward(const Geometry* g, int threads, int maximum, const REAL* in, REAL* out) {
-  with_lanes(g->channels, [&](auto lanes_of_L) {
-    LANES(L);
+  with_lanes(g->channels, [&](auto number_L) {
+    NUMBER(L);
     pool_forward_of<REAL, L>(*g, threads, maximum, in, out);
   });
 }
 
 void pool_backward(const Geometry* g, int threads, int maximum, const REAL* in, const REAL* pooled, const REAL* gradient,
                    REAL* gu) {
-  with_lanes(g->channels, [&](auto lanes_of_L) {
-    LANES(L);
+  with_lanes(g->channels, [&](auto number_L) {
+    NUMBER(L);
     pool_backward_of<REAL, L>(*g, threads, maximum, in, pooled, gradient, gu);
   });
 }
 
 void combine(long pixels, long channels, int threads, long count, const REAL* const* tensors, const long* rows,
              const REAL* A, const REAL* D, REAL* out, long out_row, int accumulate) {
-  with_lanes(channels, [&](auto lanes_of_L) {
-    LANES(L);
+  with_lanes(channels, [&](auto number_L) {
+    NUMBER(L);
     combine_of<REAL, L>(pixels, channels, threads, count, tensors, rows, A, D, out, out_row, accumulate);
   });
 }
 
 void moments(long pixels, long channels, int threads, const REAL* x, double* mean, double* deviation) {
-  with_lanes(channels, [&](auto lanes_of_L) {
-    LANES(L);
+  with_lanes(channels, [&](auto number_L) {
+    NUMBER(L);
     moments_of<REAL, L>(pixels, channels, threads, x, mean, deviation);
   });
 }
 
 void products(long pixels, long channels, int threads, long count, const REAL* const* tensors, const long* rows,
               const REAL* pivots, const REAL* gradient, double* sums) {
-  with_lanes(channels, [&](auto lanes_of_L) {
-    LANES(L);
+  with_lanes(channels, [&](auto number_L) {
+    NUMBER(L);
     products_of<REAL, L>(pixels, channels, threads, count, tensors, rows, pivots, gradient, sums);
   });
 }
