@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cdarts.operations import AvgPool3x3, DepthwisePointwise, MaxPool3x3
 
-LANES = 16
-"""Numbers in a vector of single precision."""
+EVEN = 16
+"""More channels than these should be a multiple of them, else our dense convolutions are slower than PyTorch's."""
 LARGE = 64
 """Channels from which on PyTorch's dense convolutions are faster, though what they read and give has to be stored."""
 
@@ -289,7 +289,7 @@ def _depth_weight(block: DepthwisePointwise) -> Tensor:
 def _is_for_library(shape: Geometry) -> bool:
     """Whether a dense convolution is left to PyTorch: where our vectors would be short, or the products are large."""
     channels = shape.channels
-    return bool(shape.stride == 1 and (channels >= LARGE or (channels > LANES and channels % LANES)))
+    return bool(shape.stride == 1 and (channels >= LARGE or (channels > EVEN and channels % EVEN)))
 
 
 def _weights(convs: Sequence[nn.Conv2d]) -> Tensor:
