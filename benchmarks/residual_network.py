@@ -24,6 +24,7 @@ from cdarts.data import Batches, ImageData, evaluation_batches, load
 from cdarts.engine.descent import descend
 from cdarts.engine.optimizers import Sgd
 from cdarts.networks import Output
+from cdarts.operations import Conv1x1
 from cdarts.randomness import seeded
 from cdarts.retraining.task import evaluate
 
@@ -41,11 +42,7 @@ class BasicBlock(nn.Module):
             nn.BatchNorm2d(c_out),
         )
         same = stride == 1 and c_in == c_out
-        self.shortcut = (
-            nn.Identity()
-            if same
-            else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
-        )
+        self.shortcut = nn.Identity() if same else nn.Sequential(Conv1x1(c_in, c_out, stride), nn.BatchNorm2d(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.shortcut(x))

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any, get_args
 
@@ -263,13 +264,19 @@ def best(action: Callable[[], object]) -> float:
 
 
 def measure(
-    name: str, executions: Sequence[str], rounds: int, threads: int, numerics: bool, device: torch.device
+    name: str,
+    executions: Sequence[str],
+    rounds: int,
+    threads: int,
+    numerics: bool,
+    with_memory: bool,
+    device: torch.device,
 ) -> dict[str, Any]:
     case = CASES[name]
     taken = times(case, executions, rounds, device)
     first = executions[0]
     exact = distances(case, executions, device) if numerics and case.has_numerics else {}
-    space = {execution: memory(name, execution, threads, device) for execution in executions}
+    space = {execution: memory(name, execution, threads, device) for execution in executions if with_memory}
     result: dict[str, Any] = {"case": name, "title": case.title, "rounds": rounds, "executions": {}}
     for execution in executions:
         cpu, wall = zip(*taken[execution], strict=True)
@@ -279,8 +286,7 @@ def measure(
             "cpu_ratio_median": statistics.median(base_cpu) / statistics.median(cpu),
             "cpu_ratio_minimum": min(base_cpu) / min(cpu),
             "wall_ratio_median": statistics.median(base_wall) / statistics.median(wall),
-            "memory_mib": space[execution],
-            "memory_ratio": space[first] / space[execution],
+            **({"memory_mib": space[execution], "memory_ratio": space[first] / space[execution]} if space else {}),
             **{f"distance_{kind}": distance for kind, distance in exact.get(execution, {}).items()},
         }
     return result
@@ -290,10 +296,11 @@ def print_table(result: dict[str, Any]) -> None:
     print(f"\n{result['title']}  ({result['rounds']} rounds)")
     print(f"{'':12}{'CPU':>8}{'min':>8}{'wall':>8}{'memory':>10}{'':>8}{'float64':>10}{'float32':>10}")
     for execution, row in result["executions"].items():
-        exact = "".join(f"{row.get(f'distance_{kind}', float('nan')):>10.1e}" for kind in ("float64", "float32"))
+        exact = "".join(f"{row.get(f'distance_{kind}', nan):>10.1e}" for kind in ("float64", "float32"))
         print(
             f"{execution:12}{row['cpu_ratio_median']:>7.2f}x{row['cpu_ratio_minimum']:>7.2f}x"
-            f"{row['wall_ratio_median']:>7.2f}x{row['memory_mib']:>6.0f} MiB{row['memory_ratio']:>7.2f}x{exact}",
+            f"{row['wall_ratio_median']:>7.2f}x{row.get('memory_mib', nan):>6.0f} MiB"
+            f"{row.get('memory_ratio', nan):>7.2f}x{exact}",
             flush=True,
         )
 
@@ -306,6 +313,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-numerics", action="store_true", help="leave out the steps in double precision")
+    parser.add_argument("--no-memory", action="store_true", help="leave out the processes that memory is measured in")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -324,7 +332,15 @@ def main() -> None:
     results = []
     for name in arguments.cases:
         results.append(
-            measure(name, executions, arguments.rounds, arguments.threads, not arguments.no_numerics, device)
+            measure(
+                name,
+                executions,
+                arguments.rounds,
+                arguments.threads,
+                not arguments.no_numerics,
+                not arguments.no_memory,
+                device,
+            )
         )
         print_table(results[-1])
     if arguments.json is not None:

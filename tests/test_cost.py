@@ -112,9 +112,10 @@ def rows() -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def test_two_hundred_networks_of_the_benchmark_have_its_parameters() -> None:
+@pytest.mark.parametrize("number", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_networks_of_the_benchmark_have_its_parameters(number: int) -> None:
     table = list(rows())
-    drawn = torch.randperm(len(table), generator=generator(0, "rows"))[:200].tolist()
+    drawn = torch.randperm(len(table), generator=generator(0, "rows"))[:number].tolist()
     for position, row in enumerate(table[index] for index in drawn):
         cost = nasbench201_cost(parse_arch_string(row["arch"]))
         assert cost.parameters / 1e6 == pytest.approx(float(row["params_m"]), abs=5e-7), row["arch"]

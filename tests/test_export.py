@@ -108,7 +108,7 @@ ODD = Case(
     side=33,
     image_channels=3,
 )
-FAST = [*random_cases(2), case_of_zoo("cdarts-cifar10"), case_of_zoo("cdarts-nasbench201-1"), ODD]
+FAST = [*random_cases(2), case_of_zoo("cdarts-nasbench201-1"), ODD]
 SLOW = [*random_cases(10, cells=6, channels=8), *(case_of_zoo(name, cells=8, channels=8) for name in zoo.names())]
 NOTHING = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 DEAD_END = "|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"

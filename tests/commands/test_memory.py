@@ -46,7 +46,7 @@ def measured(settings: Search) -> int:
     return int(answer.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("execution", ["share", "fused"])
+@pytest.mark.parametrize("execution", [pytest.param("share", marks=pytest.mark.slow), "fused"])
 def test_expected_is_what_it_takes(execution: Literal["share", "fused"]) -> None:
     settings = replace(MIDDLE, execution=execution)
     actual = measured(settings)

@@ -17,8 +17,8 @@ def test_end_to_end_within_a_budget(tmp_path: Path, call: Callable[..., Any], mo
     # everything is real but the largest plan, which is kept small so that a slow machine runs the same
     monkeypatch.setattr(budget, "SEARCH_SIZES", budget.SEARCH_SIZES[:1])
     monkeypatch.setattr(budget, "RETRAINING_SIZES", budget.RETRAINING_SIZES[:1])
-    monkeypatch.setattr(budget, "MOST_CYCLES", 2)
-    monkeypatch.setattr(budget, "MOST_EPOCHS", 20)
+    monkeypatch.setattr(budget, "MOST_CYCLES", 1)
+    monkeypatch.setattr(budget, "MOST_EPOCHS", 8)
     out = tmp_path / "run"
     done = call("run", "--data", "synthetic", "--budget", "10m", "--search", "always", "--threads", "1", "--out", out)
     assert done.code == 0, done.err

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
+from threading import Event
 from typing import Any, NamedTuple
 
 import pytest
@@ -44,14 +45,17 @@ def look_at(pid: int) -> Look | None:
     return Look(int(status["VmRSS"].split()[0]), sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def live(arguments: list[str], log: Path, seconds: float) -> tuple[bool, list[Look]]:
-    """Whether a process has done its work within so many seconds, after which it is killed; and what was seen of it."""
+def live(arguments: list[str], log: Path, seconds: float, over: Event) -> tuple[bool, list[Look]]:
+    """Whether a process has done its work within so many seconds; and what was seen of it.
+
+    After that time, or when all is `over`, it is killed.
+    """
     with log.open("ab") as output:
         process = subprocess.Popen([sys.executable, "-m", "cdarts.cli", *arguments], stdout=output, stderr=output)
     looks: list[Look] = []
     until = time.monotonic() + seconds
     while process.poll() is None:
-        if time.monotonic() >= until:
+        if time.monotonic() >= until or over.is_set():
             process.kill()
             process.wait()
             break
@@ -79,24 +83,30 @@ def results(run: Path) -> dict[str, Any]:
 @pytest.mark.usefixtures("cdarts_data")
 def test_a_kill_every_minute(tmp_path: Path) -> None:
     killed, straight, log = tmp_path / "killed", tmp_path / "straight", tmp_path / "log"
-    began = time.monotonic()
-    # one that is never killed, at the same time
-    pool = ThreadPoolExecutor(1)
-    beside = pool.submit(live, [*SEARCH, "--out", str(straight)], tmp_path / "log of the straight one", float("inf"))
-    done, looks = live([*SEARCH, "--out", str(killed)], log, SECONDS_BETWEEN_KILLS)
-    lives, places = [looks], ["nothing"]
-    while not done:
-        again = ["resume", str(killed)] if (killed / "config.json").exists() else [*SEARCH, "--out", str(killed)]
-        done, looks = live(again, log, SECONDS_BETWEEN_KILLS)
-        lives.append(looks)
-        places.append(max((path.stem for path in killed.glob("checkpoints/*.safetensors")), default="nothing"))
-        print(f"{len(lives) - 1} kills in {time.monotonic() - began:.0f} s, at {places[-1]}, {looks[-1]}", flush=True)
-        assert len(set(places[-IDLE_LIVES:])) > 1 or len(places) < IDLE_LIVES, "too busy a machine to get anywhere"
-    seconds = time.monotonic() - began
-    assert len(lives) > 2, "too fast a machine for this search to be killed twice"
-    done, whole = beside.result()
-    pool.shutdown()
-    assert done
+    began, over = time.monotonic(), Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            # one that is never killed, at the same time
+            beside = pool.submit(live, [*SEARCH, "--out", str(straight)], tmp_path / "log beside", float("inf"), over)
+            done, looks = live([*SEARCH, "--out", str(killed)], log, SECONDS_BETWEEN_KILLS, over)
+            lives, places = [looks], ["nothing"]
+            while not done:
+                again = (
+                    ["resume", str(killed)] if (killed / "config.json").exists() else [*SEARCH, "--out", str(killed)]
+                )
+                done, looks = live(again, log, SECONDS_BETWEEN_KILLS, over)
+                lives.append(looks)
+                places.append(max((path.stem for path in killed.glob("checkpoints/*.safetensors")), default="nothing"))
+                line = f"{len(lives) - 1} kills in {time.monotonic() - began:.0f} s, at {places[-1]}, {looks[-1]}"
+                print(line, flush=True)
+                assert len(set(places[-IDLE_LIVES:])) > 1 or len(places) < IDLE_LIVES, "too busy a machine"
+                assert not beside.done() or beside.result()[0]
+            seconds = time.monotonic() - began
+            assert len(lives) > 2, "too fast a machine for this search to be killed twice"
+            done, whole = beside.result()
+            assert done
+        finally:
+            over.set()
     late, later = whole[len(whole) // 3 : 2 * len(whole) // 3], whole[2 * len(whole) // 3 :]
     growth = mean(look.resident for look in later) / mean(look.resident for look in late) - 1.0
     peaks = [max(look.resident for look in looks) // 1024 for looks in lives[:-1]]

@@ -91,6 +91,7 @@ def evaluation_networks() -> None:
     assert graphs() == 2, graphs()
 
 
+@pytest.mark.slow
 def test_a_search_network_has_a_graph_for_each_kind_of_learner() -> None:
     in_a_process_of_its_own(search_network)
 

@@ -61,7 +61,7 @@ class Evaluate:
         batches = evaluation_batches(data.test, card.normalising(data), EVALUATION_BATCH, device)
         scores = evaluate(network.to(device), batches)
         if self.data is None:
-            leave_predictions(find_model(self.run_dir), data, scores)
+            self._leave_predictions(data, scores)
         if self.json:
             result = {
                 "data": data.name,
@@ -80,22 +80,24 @@ class Evaluate:
                 print(f"test    mean of the classes' accuracies {mean:.4f}, each class counting the same")
         return 0
 
+    def _leave_predictions(self, data: "ImageData", scores: "Scores") -> None:
+        """Write ``predictions.json`` beside the model, for the run's page.
 
-def leave_predictions(directory: Path, data: "ImageData", scores: "Scores") -> None:
-    """Write ``predictions.json`` beside the model, for the run's page.
+        Where that cannot be, since another process works there or the disk is full or read-only, a line says so.
+        """
+        from cdarts.engine.files import refuse_links
+        from cdarts.engine.run_dir import RunDir
+        from cdarts.model import find_model
+        from cdarts.report.predictions import PREDICTIONS, predictions_json
 
-    Where that cannot be, since another process works there or the disk is full or read-only, a line says so.
-    """
-    from cdarts.engine.files import refuse_links
-    from cdarts.engine.run_dir import RunDir
-    from cdarts.report.predictions import PREDICTIONS, predictions_json
-
-    try:
-        refuse_links(directory)
-        with RunDir(directory) as run_dir:
-            run_dir.write_json(PREDICTIONS, predictions_json(data, scores))
-    except (DiskError, RunInUseError) as error:
-        print(f"note: {PREDICTIONS} was not written: {error}", file=sys.stderr)
+        directory = find_model(self.run_dir)
+        try:
+            if directory != self.run_dir:  # a stage; the run itself may be named by a link
+                refuse_links(directory)
+            with RunDir(directory) as run_dir:
+                run_dir.write_json(PREDICTIONS, predictions_json(data, scores))
+        except (DiskError, RunInUseError) as error:
+            print(f"note: {PREDICTIONS} was not written: {error}", file=sys.stderr)
 
 
 def check_same_data(directory: Path, data: "ImageData") -> None:

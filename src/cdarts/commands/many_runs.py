@@ -123,8 +123,10 @@ def open_run(run: PlannedRun) -> None:
     Raises `ConfigurationError`, `DiskError`.
     """
     from cdarts.commands.resume import settings_of
+    from cdarts.engine.files import refuse_links
     from cdarts.engine.run_dir import RunDir, read_json
 
+    refuse_links(run.path)
     if not (run.path / "config.json").is_file():
         RunDir.create(run.path, run.config).close()
         return

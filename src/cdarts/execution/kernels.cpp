@@ -33,8 +33,12 @@ constexpr int REGISTER_BYTES = 16, REGISTERS = 16;
 #endif
 
 constexpr long CHUNKS = 16;              // of a batch or of its pixels: what threads share out
-constexpr int PIXELS = REGISTERS / 4;    // in registers at a time, twice the channels of one in half of all registers
+constexpr int PIXELS = REGISTERS / 4;    // of a depthwise row in registers at a time
 constexpr int LANES = REGISTER_BYTES / sizeof(REAL);  // wider vectors than registers would live in memory
+
+// What products have in registers at a time: sums of so many rows of N vectors, in half of all registers. Fewer sums
+// than eight would wait for one another.
+template <int N> constexpr int ROWS_OF = std::min(8, REGISTERS / 2 / N);
 
 template <class T, int L> struct Lanes {
   typedef T Vector __attribute__((vector_size(sizeof(T) * L), aligned(alignof(T)), may_alias));
@@ -208,7 +212,7 @@ void depthwise(const Geometry& g, long stride, const T* in, long in_width, const
 template <class T, int L, int N>
 void product_columns(const T* in, long step, const long* taps, long num_taps, long channels, const T* weight,
                      long out_channels, T* out, long row, long width) {
-  by_pixels(width, [&](auto pixels, long x) {
+  by_pixels<ROWS_OF<N>>(width, [&](auto pixels, long x) {
     constexpr int P = decltype(pixels)::value;
     Vector<T, L> sum[P][N] = {};
     for (long tap = 0; tap < num_taps; ++tap) {
@@ -276,7 +280,7 @@ template <class T>
 void outer(const T* in, long in_row, long step, long channels, const T* gradient, long out_channels, long height,
            long width, T* total) {
   by_channels(out_channels, [&](auto lanes, auto groups, long o) {
-    by_pixels(channels, [&](auto inputs, long i) {
+    by_pixels<ROWS_OF<decltype(groups)::value>>(channels, [&](auto inputs, long i) {
       outer_block<T, decltype(lanes)::value, decltype(inputs)::value, decltype(groups)::value>(
           in + i, in_row, step, gradient + o, out_channels, height, width, total + i * out_channels + o);
     });
@@ -373,12 +377,12 @@ void separable_backward_of(const Geometry& g, int threads, const T* u, const T* 
         outer<T>(d.get(), g.out_width * C, C, C, gz.get(), O, g.out_height, g.out_width, point_parts[chunk].data());
         for (long c = 0; c < C; c += L) {
           constexpr int ROWS = K * K < REGISTERS - 2 ? K : 1;  // of the kernel, whose sums are in registers at a time
-          for (int top = 0; top < K; top += ROWS) {
-            T* total = depth_parts[chunk].data() + top * K * C + c;
-            Vector<T, L> sum[ROWS * K];
+          for (long y = 0; y < g.out_height; ++y)
+            for (int top = 0; top < K; top += ROWS) {
+              T* total = depth_parts[chunk].data() + top * K * C + c;
+              Vector<T, L> sum[ROWS * K];
 #pragma GCC unroll 25
-            for (int t = 0; t < ROWS * K; ++t) sum[t] = load<T, L>(total + t * C);
-            for (long y = 0; y < g.out_height; ++y)
+              for (int t = 0; t < ROWS * K; ++t) sum[t] = load<T, L>(total + t * C);
               for (long x = 0; x < g.out_width; ++x) {
                 Vector<T, L> v = load<T, L>(
                     spread.get() + ((y * g.stride + spread_pad) * spread_width + spread_pad + x * g.stride) * C + c);
@@ -390,8 +394,8 @@ void separable_backward_of(const Geometry& g, int threads, const T* u, const T* 
                     sum[ky * K + kx] += v * load<T, L>(r + (ky * g.dilation * padded.width + kx * g.dilation) * C);
               }
 #pragma GCC unroll 25
-            for (int t = 0; t < ROWS * K; ++t) store<T, L>(total + t * C, sum[t]);
-          }
+              for (int t = 0; t < ROWS * K; ++t) store<T, L>(total + t * C, sum[t]);
+            }
         }
       }
       if (!gu) continue;
@@ -612,8 +616,8 @@ void products_of(long pixels, long C, int threads, long count, const T* const* t
   in_chunks((pixels + TILE - 1) / TILE, threads, [&](long chunk, long begin, long end) {
     std::vector<double>& part = parts[chunk];
     part.assign((count + 1) * C, 0.0);
-    for (long c = 0; c < C; c += L)
-      for (long tile = begin; tile < end; ++tile) {
+    for (long tile = begin; tile < end; ++tile)
+      for (long c = 0; c < C; c += L) {
         const long first = tile * TILE, last = std::min(pixels, first + TILE);
         const T* g = gradient + first * C + c;
         for (long k = 0; k <= count; ++k) {
@@ -649,7 +653,7 @@ extern "C" {
 
 void separable_forward(const Geometry* g, int threads, const REAL* u, const REAL* a, const REAL* b, const REAL* depth,
                        const REAL* point, REAL* z, double* mean, double* deviation) {
-  with_lanes(g->channels, [&](auto number_L) {
+  with_lanes(std::gcd(g->channels, g->out_channels), [&](auto number_L) {
     NUMBER(L);
     separable_forward_of<REAL, L>(*g, threads, u, a, b, depth, point, z, mean, deviation);
   });
@@ -659,7 +663,7 @@ void separable_backward(const Geometry* g, int threads, const REAL* u, const REA
                         const REAL* point, const REAL* gradient, const REAL* z, const REAL* A, const REAL* B,
                         const REAL* D, REAL* gu, int accumulate, REAL* depth_gradient, REAL* point_gradient,
                         const REAL* pivot, double* sums) {
-  with_lanes(g->channels, [&](auto number_L) {
+  with_lanes(std::gcd(g->channels, g->out_channels), [&](auto number_L) {
     NUMBER(L);
     auto run = g->kernel == 3 ? separable_backward_of<REAL, L, 3> : separable_backward_of<REAL, L, 5>;
     run(*g, threads, u, a, b, depth, point, gradient, z, A, B, D, gu, accumulate, depth_gradient, point_gradient, pivot, sums);

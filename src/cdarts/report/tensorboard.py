@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from cdarts.engine.files import refuse_links
 from cdarts.errors import ConfigurationError, DiskError, GenotypeError
 from cdarts.report.drawing import CELL_NAMES, CONCATENATING, LabelSize, cell_shape, operation_family, operation_label
 from cdarts.report.page_records import Record
@@ -65,6 +66,7 @@ class EventFiles:
         began = (part.path / "config.json").stat().st_mtime
         if name not in self._writers:
             folder = self._folder / name
+            refuse_links(folder)
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
                 old.unlink()
