@@ -9,6 +9,7 @@ has a random cell of its own. What is done is not done again: start it anew afte
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ def planned(folder: Path, genotypes: Collection[Genotype], minutes: float) -> di
     """Epochs of each genotype, by its text; what was planned once stays."""
     path = folder / "epochs.json"
     if not path.exists():
-        steps = len(load(DATA).train) // RETRAINING_PRESETS["quick"].batch_size
+        steps = math.ceil(len(load(DATA).train) / RETRAINING_PRESETS["quick"].batch_size)
         seconds = seconds_per_step(genotypes)
         epochs = {genotype.text(): max(1, round(60 * minutes / (steps * each))) for genotype, each in seconds.items()}
         path.write_text(json.dumps(epochs, indent=2))

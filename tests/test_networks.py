@@ -95,7 +95,7 @@ def exactness(execution: str) -> dict[str, float]:
 
 @spaces
 @executions
-@pytest.mark.parametrize(("seed", "affine"), [(0, False), (1, True), (2, False), (3, True), (4, False), (5, True)])
+@pytest.mark.parametrize(("seed", "affine"), [(0, False), (1, True)])
 def test_one_hot_search_network_is_the_evaluation_network(
     space: Space, execution: str, affine: bool, seed: int
 ) -> None:

@@ -324,6 +324,7 @@ def test_limits_hold_at_every_epoch_of_every_search(name: str, noise: ImageData)
             assert LIMITS["nasbench201"].bounds().holds(task.limited.table.cost(genotype))
 
 
+@pytest.mark.slow
 @algorithms
 def test_limits_hold_in_the_darts_space(name: str, noise: ImageData) -> None:
     config = replace(config_of(name, "darts"), limits=LIMITS["darts"])

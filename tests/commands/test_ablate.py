@@ -269,6 +269,7 @@ def test_epochs_reads_the_longest_search_at_each_epoch(tmp_path: Path, cdarts_da
     assert sum(1 for _ in root.iter("{http://www.w3.org/2000/svg}circle")) == 2 * 6
 
 
+@pytest.mark.slow
 def test_in_the_darts_space_cells_are_retrained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     command = Depth(**flags(out, protocol="tiny-darts", rows="2-cells,3-cells", seeds="10"))

@@ -97,6 +97,7 @@ def test_a_cell_that_cannot_be_trained_is_refused_at_the_door(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_search_in_files_goes_on_within_an_epoch(
     tmp_path: Path, call: Call, results: Callable[[Path], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
