@@ -282,7 +282,7 @@ def test_every_layout_of_memory_gives_the_same_logits() -> None:
 
 
 class Convolutions(TorchDispatchMode):
-    """Which kernel, stride and groups PyTorch's convolutions have been called with."""
+    """Which kernel, stride and groups PyTorch's convolutions have been called with, forward and backward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,20 +293,26 @@ class Convolutions(TorchDispatchMode):
     ) -> Any:
         if function is torch.ops.aten.convolution.default:
             self.called.add((args[1].shape[2], args[3][0], args[8]))
+        if function is torch.ops.aten.convolution_backward.default:
+            self.called.add((args[2].shape[2], args[4][0], args[9]))
         return function(*args, **(kwargs or {}))
 
 
-@spaces
+@pytest.mark.parametrize("partial", [1, 2])
 @executions
-def test_no_strided_1x1_convolution_is_left_to_the_library(space: Space, execution: str) -> None:
+def test_no_strided_1x1_convolution_is_left_to_the_library(execution: str, partial: int) -> None:
     """Its weights' gradient overruns memory on CPUs without AVX-512, where channels are last and few."""
+    space = DartsSpace()
     for topology in (space.supernet(), space.topology(random_genotype(space, 0))):
-        network = Network(space, topology, cells=3, channels=4, num_classes=5, affine=True, execution=execution)
+        network = Network(
+            space, topology, cells=3, channels=4, num_classes=5, affine=True, execution=execution, partial=partial
+        )
         weights = {
             kind: torch.rand(len(cell.edges), len(space.operations), requires_grad=True)
             for kind, cell in topology.items()
         }
         with Convolutions() as convolutions:
-            network(torch.randn(4, 3, 8, 8), weights if topology == space.supernet() else None)
-        assert convolutions.called, "the stem's at least"
-        assert not any(kernel == 1 and stride > 1 for kernel, stride, groups in convolutions.called if groups == 1)
+            output = network(torch.randn(4, 3, 8, 8), weights if topology == space.supernet() else None)
+            output.logits.sum().backward()
+        assert (3, 1, 1) in convolutions.called, "the stem's"
+        assert not any(kernel == 1 and stride > 1 and groups == 1 for kernel, stride, groups in convolutions.called)

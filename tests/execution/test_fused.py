@@ -1,6 +1,7 @@
 """The compiled kernels: equal to the reference for any shape, and the same on any number of threads."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -59,7 +60,7 @@ def results_of(
     for norm in norms:
         norm.reset_running_stats()
     node = torch.cat(execute(cell, operations, [x], weights, None), dim=1)  # type: ignore[operator]
-    form = torch.randn(node.shape, dtype=node.dtype, generator=generator(0, "form"))
+    form = torch.randn(node.shape, dtype=torch.float64, generator=generator(0, "form")).to(node.dtype)
     gradients = torch.autograd.grad((node * form).sum(), leaves, materialize_grads=True)
     statistics = [buffer.clone() for norm in norms for buffer in norm.buffers()]
     return [node.detach(), *gradients, *statistics]
@@ -112,6 +113,53 @@ def test_any_shape(
         for first, second in zip(expected, results_of(fused, cell, operations, x, weights), strict=True):
             scale = max(1.0, float(first.abs().max()))
             torch.testing.assert_close(second, first, rtol=1e-9, atol=1e-9 * scale)
+
+
+SHAPES = [(channels, stride) for channels in (2, 6, 8, 10, 16, 18, 24, 40) for stride in (1, 2)]
+
+
+def check_shape(channels: int, stride: int, dtype: torch.dtype, tolerance: float) -> None:
+    """Every operation that has the stride, against the reference in double precision."""
+    names = [name for name in NAMES if stride == 1 or not name.startswith("nor_conv")]
+    cell = CellTopology(1, 1, ((Edge(target=1, source=0), tuple(names)),))
+    with seeded(0, "bundle"):
+        operations = [a_bundle(channels, stride, names, True, False)]
+    x = torch.randn(3, channels, 9, 11, dtype=torch.float64, generator=generator(0, "shape", channels)).requires_grad_()
+    expected = results_of(plain, cell, operations, x, None)
+    for operation in operations[0]:
+        operation.to(dtype)
+    found = results_of(Fused(), cell, operations, x.detach().to(dtype).requires_grad_(), None)
+    for first, second in zip(expected, found, strict=True):
+        distance = float((second.double() - first).norm()) / max(1.0, float(first.double().norm()))
+        assert distance < tolerance, (channels, stride, first.shape)
+
+
+@pytest.mark.parametrize(("channels", "stride"), SHAPES)
+def test_single_precision_in_any_number_of_channels(channels: int, stride: int) -> None:
+    """Whatever part of a register the last of them fill."""
+    check_shape(channels, stride, torch.float32, 1e-4)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for other processors of the same family")
+@pytest.mark.parametrize(
+    ("architecture", "flag"),
+    [("x86-64", "sse2"), pytest.param("x86-64-v3", "avx2", marks=pytest.mark.slow)],
+)
+def test_registers_of_another_width(
+    architecture: str, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other processors compute by, compiled for them here."""
+    if flag not in Path("/proc/cpuinfo").read_text().split():
+        pytest.skip(f"this processor lacks {flag}")
+    flags = tuple(f"-march={architecture}" if each == "-march=native" else each for each in compiling.FLAGS)
+    assert flags != compiling.FLAGS
+    monkeypatch.setattr(compiling, "FLAGS", flags)
+    monkeypatch.setattr(compiling, "_LOADED", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for channels, stride in SHAPES:
+        check_shape(channels, stride, torch.float32, 1e-4)
+    (library,) = (tmp_path / "cdarts").iterdir()
+    assert library.name.startswith("kernels-float-")
 
 
 # cells of the space of nor_conv_3x3 have no stride
