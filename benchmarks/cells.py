@@ -82,14 +82,15 @@ def seconds_per_step(genotypes: Collection[Genotype]) -> dict[Genotype, float]:
 
 def planned(folder: Path, genotypes: Collection[Genotype], minutes: float) -> dict[str, int]:
     """Epochs of each genotype, by its text; what was planned once stays."""
-    path = folder / "epochs.json"
-    if not path.exists():
+    path = folder / f"epochs-of-{minutes:g}-minutes.json"
+    epochs: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+    missing = [genotype for genotype in genotypes if genotype.text() not in epochs]
+    if missing:
         steps = math.ceil(len(load(DATA).train) / RETRAINING_PRESETS["quick"].batch_size)
-        seconds = seconds_per_step(genotypes)
-        epochs = {genotype.text(): max(1, round(60 * minutes / (steps * each))) for genotype, each in seconds.items()}
+        for genotype, seconds in seconds_per_step(missing).items():
+            epochs[genotype.text()] = max(1, round(60 * minutes / (steps * seconds)))
         path.write_text(json.dumps(epochs, indent=2))
-    found: dict[str, int] = json.loads(path.read_text())
-    return found
+    return epochs
 
 
 def train(run: Path, genotype: Genotype, epochs: int, seed: int) -> dict[str, Any]:
@@ -142,7 +143,9 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     rows = contenders(arguments.cell, arguments.seeds)
     runs = {
-        (name, seed): f"{name.split(',')[0].replace(' ', '-')}-seed{seed}" for name in rows for seed in arguments.seeds
+        (name, seed): f"{kind}-of-{arguments.cell}-{arguments.minutes:g}-minutes-seed{seed}"
+        for name, kind in zip(rows, ("itself", "edges", "random"), strict=True)
+        for seed in arguments.seeds
     }
     genotypes = {genotype for seeds in rows.values() for genotype in seeds.values()}
     epochs = planned(arguments.folder, genotypes, arguments.minutes)
