@@ -9,7 +9,6 @@ has a random cell of its own. What is done is not done again: start it anew afte
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import time
@@ -55,8 +54,8 @@ def contenders(cell: str, seeds: list[int]) -> dict[str, dict[int, Genotype]]:
     }
 
 
-def seconds_per_step(genotypes: Collection[Genotype]) -> dict[Genotype, float]:
-    """The median of steps of all networks in turn, so that a busy moment of the machine meets them alike."""
+def seconds_per_epoch(genotypes: Collection[Genotype]) -> dict[Genotype, float]:
+    """From the median of steps of all networks in turn, so that a busy moment of the machine meets them alike."""
     torch.set_num_threads(1)
     device = torch.device("cpu")
     execution, _ = choose_execution("auto", device, lambda line: print(line, file=sys.stderr))
@@ -77,7 +76,7 @@ def seconds_per_step(genotypes: Collection[Genotype]) -> dict[Genotype, float]:
                 task.step(number * STEPS + step, *next(batches[genotype]))
                 if number:  # the first round pays for page faults and for compiling
                     seconds[genotype].append(time.process_time() - began)
-    return {genotype: median(each) for genotype, each in seconds.items()}
+    return {genotype: tasks[genotype].plan()[0].steps * median(each) for genotype, each in seconds.items()}
 
 
 def planned(folder: Path, genotypes: Collection[Genotype], minutes: float) -> dict[str, int]:
@@ -86,9 +85,8 @@ def planned(folder: Path, genotypes: Collection[Genotype], minutes: float) -> di
     epochs: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
     missing = [genotype for genotype in genotypes if genotype.text() not in epochs]
     if missing:
-        steps = math.ceil(len(load(DATA).train) / RETRAINING_PRESETS["quick"].batch_size)
-        for genotype, seconds in seconds_per_step(missing).items():
-            epochs[genotype.text()] = max(1, round(60 * minutes / (steps * seconds)))
+        for genotype, seconds in seconds_per_epoch(missing).items():
+            epochs[genotype.text()] = max(1, round(60 * minutes / seconds))
         path.write_text(json.dumps(epochs, indent=2))
     return epochs
 
