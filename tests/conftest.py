@@ -5,13 +5,26 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
+SOURCE = Path(__file__).parents[1] / "src"
+
 settings.register_profile("cdarts", deadline=None, derandomize=True, database=None)
 settings.load_profile("cdarts")
+
+
+def modules_with_shapes() -> list[str]:
+    """The modules of the package whose annotations give shapes."""
+    paths = [path for path in SOURCE.rglob("*.py") if "from jaxtyping import" in path.read_text(encoding="utf-8")]
+    return [".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in paths]
+
+
+# their annotations are checked at every call; those of all modules would take a third of the time of the tests
+jaxtyping.install_import_hook(modules_with_shapes(), "beartype.beartype")
 
 
 @pytest.fixture(scope="session", autouse=True)

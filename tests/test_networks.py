@@ -4,6 +4,7 @@ import copy
 import random
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdarts.errors import ConfigurationError
 from cdarts.execution import EXECUTIONS, WHOLE
-from cdarts.networks import Network
+from cdarts.networks import Network, accuracy
 from cdarts.randomness import generator, seeded
 from cdarts.relaxations import Softmax
 from cdarts.spaces import SPACES, DartsSpace, NasBench201Space, Space, ToySpace
@@ -323,3 +324,10 @@ def test_no_strided_1x1_convolution_is_left_to_the_library(execution: str, parti
             output.logits.sum().backward()
         assert (3, 1, 1) in convolutions.called, "the stem's"
         assert not any(kernel == 1 and stride > 1 and groups == 1 for kernel, stride, groups in convolutions.called)
+
+
+def test_shapes_in_annotations_are_checked() -> None:
+    """By ``conftest.py``, in every test of the modules that give them."""
+    assert accuracy(torch.eye(3), torch.arange(3)) == 1.0
+    with pytest.raises(jaxtyping.TypeCheckError, match="labels"):
+        accuracy(torch.eye(3), torch.arange(2))
