@@ -25,6 +25,7 @@ from cdarts.commands.ablate import (
     Depth,
     Epochs,
     cells_by_epoch,
+    learning_epochs,
 )
 from cdarts.commands.search import Search
 from cdarts.data import load
@@ -33,7 +34,7 @@ from cdarts.errors import CheckpointError, ConfigurationError
 from cdarts.presets import preset_under
 from cdarts.protocols import PROTOCOLS, RETRAININGS
 from cdarts.report.ablation import Ablation, Measured, Metric, RowSpec, rows_of, to_csv, to_markdown
-from cdarts.report.spread_plots import PlotRow, SeedValue, Series, SpreadPanel, curve_plot, row_plot
+from cdarts.report.spread_plots import PlotRow, SeedValue, Series, SpreadPanel, curve_plot, near, row_plot
 from cdarts.spaces import ToySpace
 from cdarts.topology import read_genotype
 
@@ -60,6 +61,8 @@ TINY_DARTS = replace(
 )
 TINY_RETRAINING = replace(RETRAININGS["darts-small"], cells=2, channels=2, epochs=2, batch_size=32, evaluate_every=2)
 SEEDS = (10, 11)
+MARKS = ("circle", "polygon")
+"""Of seeds within a plot's frame, and beyond it."""
 PROTOCOL_NAMES = [*PROTOCOLS]
 
 
@@ -186,6 +189,8 @@ def test_the_table_holds_what_the_runs_found(taken_apart: Path, cdarts_data: Pat
     ]
     assert records[2]["difference"] == "eval_training on, not off" and records[2]["against"] == "separate"
     text = (taken_apart / "table.md").read_text()
+    execution = read_json(taken_apart / "cdarts" / "seed-10" / "config.json")["settings"]["execution"]
+    assert f"execution {execution}, cpu, 1 thread a search" in text
     assert "eval_training on, not off" in text and "cdarts ablate components --protocol tiny" in text
     assert "- `cdarts`: the default preset, whole" in text
 
@@ -227,6 +232,30 @@ def test_another_protocol_or_ablation_is_not_mixed_in(taken_apart: Path, cdarts_
         Components(**flags(taken_apart, cdarts_data, protocol="nasbench201-small")).run()
 
 
+def test_all_rows_have_the_execution_that_is_asked_for(taken_apart: Path, tmp_path: Path, cdarts_data: Path) -> None:
+    command = Components(**flags(tmp_path / "out", cdarts_data, rows="separate", execution="share"))
+    assert {run.settings.execution for run in command.searches(command.chosen(TINY), SEEDS, TINY, tmp_path)} == {
+        "share"
+    }
+    assert "--execution share" in command.how_to_go_on(tmp_path)
+    there = read_json(taken_apart / "separate" / "seed-10" / "config.json")["settings"]["execution"]
+    other = "plain" if there != "plain" else "share"
+    with pytest.raises(ConfigurationError, match=r"other settings than separate has now \(execution\)"):
+        Components(**flags(taken_apart, cdarts_data, rows="separate", execution=other)).run()
+
+
+@pytest.mark.parametrize(
+    ("phases", "positions"),
+    [
+        (["pretrain", "warmup", "joint", "joint", "warmup", "joint"], [1, 3, 4, 6]),
+        (["still", "search", "search"], [1, 2, 3]),
+        (["train", "train", "select"], [1, 2]),
+    ],
+)
+def test_epochs_in_which_the_search_network_learns(phases: list[str], positions: list[int]) -> None:
+    assert learning_epochs(phases) == positions
+
+
 def test_a_run_begun_with_other_settings_is_not_gone_on_with(taken_apart: Path, cdarts_data: Path) -> None:
     config = taken_apart / "separate" / "seed-10" / "config.json"
     kept = config.read_text()
@@ -252,21 +281,21 @@ def test_a_dry_run_tells_the_rows_and_writes_nothing(
     assert "time    at most" in printed and "with 2 at a time" in printed
 
 
-def test_epochs_reads_the_longest_search_at_each_epoch(tmp_path: Path, cdarts_data: Path) -> None:
+def test_epochs_reads_the_longest_search_at_each_epoch_of_alpha(tmp_path: Path, cdarts_data: Path) -> None:
     out = tmp_path / "out"
     assert Epochs(**flags(out, cdarts_data, rows="3-epochs,4-epochs", seeds="10")).run() == 0
     rows = {row["spec"]["name"]: row for row in read_json(out / "table.json")["rows"]}
-    assert list(rows) == ["3-epochs", "4-epochs", *(f"after-{epoch}" for epoch in (1, 2, 3, 4))]
+    assert list(rows) == ["3-epochs", "4-epochs", *(f"after-{epoch}" for epoch in (2, 3, 4))]  # still in the first
     # its last epoch's cell is what it found
     assert rows["after-4"]["figures"] == rows["4-epochs"]["figures"]
     cells = dict(cells_by_epoch(out / "4-epochs" / "seed-10"))
-    assert list(cells) == [1, 2, 3, 4]
+    assert list(cells) == [2, 3, 4]
     table = Table.load(cdarts_data / "nasbench201.csv.gz")
     for epoch, genotype in cells.items():
         assert rows[f"after-{epoch}"]["worst"] == table.result(genotype, "cifar10").test_200
     assert rows["3-epochs"]["spec"]["changes"] == {"cycles": [2, 3]}
     root = ElementTree.parse(out / "plot.svg").getroot()
-    assert sum(1 for _ in root.iter("{http://www.w3.org/2000/svg}circle")) == 2 * 6
+    assert sum(len(list(root.iter(f"{{http://www.w3.org/2000/svg}}{kind}"))) for kind in MARKS) == 2 * 5
 
 
 @pytest.mark.slow
@@ -305,10 +334,10 @@ def test_correlation_asks_networks_on_the_way(
     rows = {row["spec"]["name"]: row for row in read_json(correlated / "table.json")["rows"]}
     run = correlated / "cdarts" / "seed-10"
     assert [row["spec"]["group"].split(":")[0] for row in rows.values()] == ["cdarts"] * 4 + ["darts"] * 4
-    # 7 epochs: one of S-Net, three cycles of two
-    assert list(rows)[:4] == ["cdarts-29", "cdarts-57", "cdarts-71", "cdarts-100"]
+    assert list(rows) == [f"{name}-{share}" for name in ("cdarts", "darts") for share in (25, 50, 75, 100)]
+    # 7 epochs: one of S-Net, three cycles of E-Net's warm-up and a joint one
     assert sorted(path.name for path in (run / "snapshots").iterdir()) == [
-        f"epoch-000{epoch}.safetensors" for epoch in (2, 4, 5)
+        f"epoch-000{epoch}.safetensors" for epoch in (1, 3, 5)
     ]
     end = read_json(run / "correlation" / "cells-12-images-32-end" / "correlation.json")
     taus = {
@@ -319,7 +348,9 @@ def test_correlation_asks_networks_on_the_way(
     shown = {key: figure and figure["mean"] for key, figure in figures.items()}
     assert shown["s_net"] == taus["S-Net", "test", "all cells"]
     assert shown["s_net_e_net"] == taus["S-Net", "E-Net", "all cells"]
-    assert rows["darts-100"]["figures"]["e_net"] is None  # it has no E-Net
+    assert shown["met_cells"] == end["coverage"]["wholly_met_cells"]
+    assert rows["darts-100"]["figures"]["e_net"] is rows["darts-100"]["figures"]["met_cells"] is None  # it has no E-Net
+    assert (end["seed"], end["cells"]) == (10, 12)  # other cells for other seeds
     before = stamps(correlated)
     command = Correlation(**flags(correlated, cdarts_data, rows="cdarts,darts", seeds="10", cells=12, images=32))
     assert command.run() == 0
@@ -332,12 +363,12 @@ def test_correlation_asks_networks_on_the_way(
 def test_a_snapshot_is_the_state_after_its_epoch(correlated: Path, tmp_path: Path) -> None:
     """The same search, stopped there by a shorter journal: what the loop's checkpoint would hold."""
     run = correlated / "cdarts" / "seed-10"
-    last, kept = read_last_state(run), read_snapshot(run, 4)
+    last, kept = read_last_state(run), read_snapshot(run, 5)
     assert kept.keys() == last.keys() and kept["cycle"] == 1 and last["cycle"] == 2
-    with pytest.raises(CheckpointError, match="did not keep epoch 3 with --snapshots"):
-        read_snapshot(run, 3)
+    with pytest.raises(CheckpointError, match="did not keep epoch 4 with --snapshots"):
+        read_snapshot(run, 4)
     settings = read_json(run / "config.json")["settings"]
-    assert settings["snapshots"] == [2, 4, 5]
+    assert settings["snapshots"] == [1, 3, 5]
     search = Search(
         algorithm=preset_under("cdarts", TINY), data="synthetic", seed=10, threads=1, device="cpu", out=tmp_path / "run"
     )
@@ -433,9 +464,14 @@ def test_rows_are_summed_up_over_seeds() -> None:
     assert two.gain is not None and two.test is not None
     assert (two.gain.mean, two.test.num_pairs, two.test.floor) == (0.5, 2, 0.5)  # seeds 2 and 3: -1 and +2
     assert (two.worst, two.worst_seed, list(two.seeds)) == (11.0, 2, [2, 3, 4])
+    assert (two.counts, one.counts) == ({"a": 2, "b": 0}, {"a": 3, "b": 0})
     ablation = Ablation("title", ["about"], metrics, [one, two], runs)
     text = to_markdown(ablation)
-    assert "x on, not off" in text and "+0.50 ± 2.12" in text and "12.00 ± 2.00" in text
+    assert "x on, not off" in text and "+0.50 ± 2.12" in text and "12.00 ± 2.00 " in text
+    assert "13.50 ± 3.54 (n 2)" in text and "1 (0.5, n 2)" in text  # one of three seeds has no value
+    assert "are compared" not in text  # one comparison needs no word about many
+    rows = [one, two, replace(two, spec=replace(two.spec, name="three"))]
+    assert "2 rows are compared with another; no p is corrected" in to_markdown(replace(ablation, rows=rows))
     assert len(to_csv(ablation).splitlines()) == 7
     assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
 
@@ -452,6 +488,28 @@ def test_plots_put_values_where_they_belong() -> None:
     assert len(circles) == 2 * 5
     ys = [float(circle.get("cy", "")) for circle in circles[:3]]
     assert ys[0] > ys[1] > ys[2] and ys[0] - ys[1] == pytest.approx(ys[1] - ys[2])
+
+
+def test_values_far_from_all_others_lie_beyond_the_frame() -> None:
+    assert near([94.0, 93.0, 93.5, 94.2, 92.9, 54.3]) == [94.0, 93.0, 93.5, 94.2, 92.9]
+    assert near([54.3]) == [54.3]
+    assert near([94.0, 94.0, 94.0, 94.0, 94.0, 93.9]) == [94.0] * 5 + [93.9]  # nothing says what is far
+    values = [SeedValue(value, f"seed of {value}") for value in (94.0, 93.0, 93.5, 94.2, 92.9, 54.3, 140.0)]
+    panel = SpreadPanel("p", "x", "y", [Series("s", [(1.0, values), (2.0, values[:3])])])
+    for drawing, beyond in ((row_plot("a", "x", [PlotRow("r", "g", values)]), 2), (curve_plot("a", [panel]), 2)):
+        root = ElementTree.fromstring(drawing)
+        triangles = list(root.iter("{http://www.w3.org/2000/svg}polygon"))
+        assert [triangle[0].text for triangle in triangles] == ["seed of 54.3", "seed of 140.0"][:beyond]
+        assert "triangles: seeds beyond the frame" in drawing
+        ticks = [
+            float(text.text or "") for text in root.iter("{http://www.w3.org/2000/svg}text") if is_number(text.text)
+        ]
+        assert {92.5, 93.0, 94.0} <= set(ticks) and not {60.0, 140.0} & set(ticks)
+    assert "beyond the frame" not in row_plot("a", "x", [PlotRow("r", "g", values[:5])])
+
+
+def is_number(text: str | None) -> bool:
+    return re.fullmatch(r"[\d.]+", text or "") is not None
 
 
 def test_a_series_has_its_colour_in_every_panel_and_bars_are_cut_at_the_frame() -> None:

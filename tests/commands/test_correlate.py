@@ -126,6 +126,21 @@ def test_the_evaluation_network_scores_a_cell_with_what_it_has_met(restored: Cyc
     assert scoring._accuracy(network, batches) == scoring._accuracy(restored.eval_net, batches)
 
 
+def test_the_evaluation_network_is_scored_on_images_that_it_has_not_learned_from(
+    config: CyclicConfig, few_digits: Path
+) -> None:
+    """With the paper's settings it learns from the half that alpha learns from, by default from the other one."""
+    for halves, unseen in ((("val", "val"), "train"), (("train", "train"), "val"), (("val", "train"), "val")):
+        warmup, joint = halves
+        settings = replace(config, warmup_half=warmup, joint_half=joint, cycles=1)
+        search = settings.build(load(str(few_digits)), seed=0, device=torch.device("cpu"), execution="share")
+        assert isinstance(search, CyclicSearch)
+        (cell,) = score_cells(search, number=1, images=None, seed=0, report=silent)
+        network, _ = scoring._eval_net(search, cell.genotype, scoring._bank(search))
+        batches = list(unaugmented(getattr(search, unseen))(0))
+        assert cell.eval_accuracy == scoring._accuracy(network, batches)
+
+
 def test_coverage_counts_edges_whose_operation_is_known(restored: CyclicSearch) -> None:
     bank = scoring._bank(restored)
     known = [name.split(".edges.")[1] for name in bank if name.startswith("cells.0.edges.")]

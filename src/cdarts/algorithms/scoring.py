@@ -11,7 +11,7 @@ from cdarts.algorithms.base import SearchAlgorithm, random_genotype
 from cdarts.algorithms.cyclic import CyclicSearch
 from cdarts.algorithms.cyclic_parts import inheritance
 from cdarts.algorithms.sampling import batch_statistics, distinct, unaugmented
-from cdarts.data import Batch
+from cdarts.data import Batch, Batches
 from cdarts.errors import ConfigurationError
 from cdarts.networks import Cell, Network
 from cdarts.relaxations import edge_weights
@@ -38,17 +38,19 @@ class ScoredCell:
 def score_cells(
     search: SearchAlgorithm, *, number: int, images: int | None, seed: int, report: Callable[[int], None]
 ) -> list[ScoredCell]:
-    """Score as many different random cells on the val half, without augmentation, each batch with its own statistics.
+    """Score as many different random cells, without augmentation, each batch with its own statistics.
 
-    `images`: how many of the half are taken, rounded up to whole batches; None takes all. `report` is told how many
-    cells are done. The networks stay as they are. The space has one kind of cell.
+    S-Net on the val half, E-Net on a half that it has not learned from (`_unseen`). `images`: how many of a half are
+    taken, rounded up to whole batches; None takes all. `report` is told how many cells are done. The networks stay as
+    they are. The space has one kind of cell.
 
     Raises `ConfigurationError` if the search has no network that holds every cell.
     """
     network = search_network(search)
     space = search.config.space
     draws = (random_genotype(space, seed, "scored", attempt) for attempt in range(ATTEMPTS * number))
-    batches = list(islice(unaugmented(search.val)(0), _num_batches(search, images)))
+    batches = _first(search.val, images)
+    eval_batches = _first(_unseen(search), images) if isinstance(search, CyclicSearch) else []
     mean_nodes = isinstance(search, CyclicSearch) and search.config.mean_nodes
     bank = _bank(search) if isinstance(search, CyclicSearch) else {}
     scored = []
@@ -59,7 +61,7 @@ def score_cells(
         eval_accuracy = coverage = None
         if isinstance(search, CyclicSearch):
             eval_net, coverage = _eval_net(search, genotype, bank)
-            eval_accuracy = _accuracy(eval_net, batches)
+            eval_accuracy = _accuracy(eval_net, eval_batches)
         num_images = sum(len(labels) for _, labels in batches)
         scored.append(ScoredCell(genotype, num_images, search_accuracy, eval_accuracy, coverage))
         report(len(scored))
@@ -81,9 +83,16 @@ def search_network(search: SearchAlgorithm) -> Network:
     return network
 
 
-def _num_batches(search: SearchAlgorithm, images: int | None) -> int:
-    every = len(search.val)
-    return every if images is None else min(-(-images // search.val.batch_size), every)
+def _first(half: Batches, images: int | None) -> list[Batch]:
+    """Of a half's images as many as are asked for, in whole batches."""
+    number = len(half) if images is None else -(-images // half.batch_size)
+    return list(islice(unaugmented(half)(0), number))
+
+
+def _unseen(search: CyclicSearch) -> Batches:
+    """The half that E-Net has not learned from; val where it has learned from both."""
+    learned = {search.config.warmup_half, search.config.joint_half}
+    return search.train if learned == {"val"} else search.val
 
 
 @torch.no_grad()

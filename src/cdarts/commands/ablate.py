@@ -18,7 +18,7 @@ from cdarts import ablations
 from cdarts.ablations import Setting
 from cdarts.algorithms import Protocol
 from cdarts.benchmarks.nasbench201 import DATASETS, SPACE, Table, find_table
-from cdarts.commands.common import announce, config_of, default_out, describe
+from cdarts.commands.common import ExecutionChoice, announce, config_of, default_out, describe
 from cdarts.commands.compare import describe_protocol, find_protocol
 from cdarts.commands.correlate import Correlate, check_sample
 from cdarts.commands.many_runs import (
@@ -86,9 +86,10 @@ class TableJudge(Judge):
     def metrics(self) -> "list[Metric]":
         from cdarts.report.ablation import Metric
 
-        validation = Metric("validation", "CIFAR-10 validation")
-        tests = [Metric(f"{data.prefix}_test", f"{data.title} test") for data in DATASETS.values()]
-        return [tests[0], validation, *tests[1:], Metric("percentile", "CIFAR-10 percentile")]
+        unit = "accuracy, %"
+        validation = Metric("validation", "CIFAR-10 validation", unit)
+        tests = [Metric(f"{data.prefix}_test", f"{data.title} test", unit) for data in DATASETS.values()]
+        return [tests[0], validation, *tests[1:], Metric("percentile", "CIFAR-10 percentile", "%")]
 
     def says(self) -> str:
         return (
@@ -120,7 +121,7 @@ class RetrainJudge(Judge):
     def metrics(self) -> "list[Metric]":
         from cdarts.report.ablation import Metric
 
-        return [Metric("test", "test"), Metric("parameters", "parameters, M", digits=3)]
+        return [Metric("test", "test", "accuracy, %"), Metric("parameters", "parameters, M", digits=3)]
 
     def says(self) -> str:
         training = self.training
@@ -190,6 +191,8 @@ class Ablate(ABC):
     data_root: Path | None = None
     """Where downloaded data sets lie; $CDARTS_DATA, else ~/.cache/cdarts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    execution: ExecutionChoice = "auto"
+    """How cells are computed, the same for all rows: another execution finds other cells."""
 
     def run(self) -> int:
         announce("ablate", self.name, f"protocol {self.protocol}", f"seeds {self.seeds}")
@@ -272,6 +275,7 @@ class Ablate(ABC):
             data_root=self.data_root,
             image_size=protocol.image_size,
             seed=seed,
+            execution=self.execution,
             out=path,
         ).settled(choose_device(self.device), 1)
         return PlannedRun(setting.name, seed, path, search, config_of("search", search))
@@ -469,7 +473,7 @@ class Components(Ablate):
             for row in ablation.rows
             if (values := _seed_values(ablation, row.spec.name, metric.key))
         ]
-        return row_plot(ablation.title, f"{metric.title} accuracy, %", rows)
+        return row_plot(ablation.title, metric.axis(), rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -490,7 +494,7 @@ class Numbers(Ablate):
         from cdarts.report.spread_plots import SpreadPanel
 
         title = metric.title[:1].upper() + metric.title[1:]
-        return SpreadPanel(title, self.x_label, metric.title, list(_series(ablation, metric.key)))
+        return SpreadPanel(title, self.x_label, metric.axis(), list(_series(ablation, metric.key)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -506,7 +510,7 @@ class Depth(Numbers):
 
 @dataclass(frozen=True, kw_only=True)
 class Epochs(Numbers):
-    """How long to search: a search for each length, and the cell after each epoch of the longest ones."""
+    """How long to search: a search for each length, and the cell after each epoch of alpha in the longest ones."""
 
     name: ClassVar[str] = "epochs"
     x_label: ClassVar[str] = "search epochs"
@@ -517,7 +521,7 @@ class Epochs(Numbers):
     def measured(
         self, settings: Sequence[Setting], searches: Sequence[PlannedRun], judge: Judge
     ) -> "tuple[list[RowSpec], list[Measured]]":
-        """On the table also the cell of each epoch of the longest searches; it costs nothing there."""
+        """On the table also the cell after each epoch of the longest searches; it costs nothing there."""
         from cdarts.report.ablation import Measured, RowSpec
 
         specs, measured = super().measured(settings, searches, judge)
@@ -557,12 +561,13 @@ class Correlation(Ablate):
     def metrics(self, judge: Judge) -> "list[Metric]":  # noqa: ARG002 - it does not judge what was found
         from cdarts.report.ablation import Metric
 
-        return [Metric(key, title) for key, (title, *_) in TAUS.items()]
+        return [*(Metric(key, title) for key, (title, *_) in TAUS.items()), Metric(MET_CELLS, "cells met", digits=0)]
 
     def says(self, judge: Judge) -> str:  # noqa: ARG002 - as above
         return (
-            f"Kendall's tau over {self.cells} random cells, each scored on {self.images} images of the half that alpha "
-            "learned from, against true CIFAR-10 test accuracy; met: cells whose operations E-Net has all had"
+            f"Kendall's tau over {self.cells} random cells, others for each seed, against true CIFAR-10 test accuracy; "
+            f"a cell is scored on {self.images} of the training images, in whole batches, which the network's weights "
+            "have not learned from; met: the cells whose operations E-Net has all had"
         )
 
     def searches(
@@ -578,9 +583,10 @@ class Correlation(Ablate):
             search = run.settings
             assert isinstance(search, Search)
             if run.name not in snapshots:
-                length = len(search.build(data, torch.device(search.device)).plan())
-                epochs = (max(round(share * length), 1) for share in ablations.POINTS)
-                snapshots[run.name] = tuple(sorted({epoch for epoch in epochs if epoch < length}))
+                plan = search.build(data, torch.device(search.device)).plan()
+                learning = learning_epochs([epoch.phase for epoch in plan])
+                numbers = {max(round(share * len(learning)), 1) for share in ablations.POINTS} - {len(learning)}
+                snapshots[run.name] = tuple(learning[number - 1] for number in sorted(numbers))
         planned = []
         for run in searches:
             assert isinstance(run.settings, Search)
@@ -608,6 +614,7 @@ class Correlation(Ablate):
                         run_dir=search.path,
                         cells=self.cells,
                         images=self.images,
+                        seed=search.seed,
                         epoch=epoch,
                         out=folder,
                         device=self.device,
@@ -644,25 +651,26 @@ class Correlation(Ablate):
             for search in searches:
                 if search.name != setting.name:
                     continue
-                length = _epochs_of(search.path)
+                learning = learning_epochs(_phases_of(search.path))
                 for epoch, folder in self.points(search):
-                    percent = round(100 * (length if epoch is None else epoch) / length)
+                    done = sum(position <= epoch for position in learning) if epoch else len(learning)
+                    percent = round(100 * done / len(learning))
                     name = f"{setting.name}-{percent}"
-                    says = f"after {percent} % of the search" if epoch else "at the end of the search"
+                    says = f"after {done} of its {len(learning)} epochs" if epoch else "at the end of the search"
                     group = f"{setting.name}: {setting.says}"
                     specs[name] = RowSpec(name, group, says, position=float(percent))
                     seconds = None if epoch else _seconds(search)
-                    measured.append(Measured(name, search.seed, _taus(folder), None, seconds))
+                    measured.append(Measured(name, search.seed, _figures(folder), None, seconds))
         return list(specs.values()), measured
 
     def plot(self, ablation: "Ablation") -> str:
         from cdarts.report.spread_plots import SpreadPanel, curve_plot
 
         panels = []
-        for metric in ablation.metrics:
-            series = list(_series(ablation, metric.key))
+        for key, (title, *_) in TAUS.items():
+            series = list(_series(ablation, key))
             if series:
-                panels.append(SpreadPanel(metric.title, "share of the search, %", "Kendall's tau", series))
+                panels.append(SpreadPanel(title, "share of the search network's epochs, %", "Kendall's tau", series))
         return curve_plot(ablation.title, panels)
 
     def forecast_rest(self, searches: Sequence[PlannedRun], judge: Judge, data: "ImageData") -> float:  # noqa: ARG002
@@ -695,38 +703,54 @@ TAUS = {
 """Figures of `cdarts correlate`: key -> title, and which of its pairs it is."""
 
 
-def _taus(folder: Path) -> dict[str, float | None]:
+MET_CELLS = "met_cells"
+"""How many of the cells E-Net has wholly met."""
+
+
+def _figures(folder: Path) -> dict[str, float | None]:
     """From what `Correlate` has written."""
     from cdarts.engine.run_dir import read_json
 
-    pairs = read_json(folder / "correlation.json")["correlations"]
-    known = {(pair["first"], pair["second"], pair["over"]): pair["kendall"] for pair in pairs}
+    written = read_json(folder / "correlation.json")
+    known = {(pair["first"], pair["second"], pair["over"]): pair["kendall"] for pair in written["correlations"]}
     found = {key: known.get((first, second, over)) for key, (_, first, second, over) in TAUS.items()}
-    return {key: None if kendall is None else kendall["value"] for key, kendall in found.items()}
+    taus = {key: None if kendall is None else kendall["value"] for key, kendall in found.items()}
+    coverage = written["coverage"]
+    return {**taus, MET_CELLS: None if coverage is None else coverage["wholly_met_cells"]}
 
 
 def _scored(folder: Path) -> bool:
     return (folder / "correlation.svg").is_file()  # written last
 
 
-def _epochs_of(run: Path) -> int:
-    """Lines of a journal, one for each epoch of the plan."""
-    return len((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+def learning_epochs(phases: Sequence[str]) -> list[int]:
+    """Positions, from 1, of the epochs of a plan in which the search network learns.
+
+    It does not while E-Net warms up, nor while candidates are scored.
+    """
+    return [position for position, phase in enumerate(phases, start=1) if phase not in ("warmup", "select")]
+
+
+def _phases_of(run: Path) -> list[str]:
+    """Of every epoch of a search that is done."""
+    return [line["phase"] for line in _journal(run, "metrics")]
+
+
+def _journal(run: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def cells_by_epoch(run: Path) -> Iterator[tuple[int, Genotype]]:
-    """The cell after each epoch of the search network, counted from 1, of a search that is done."""
+    """The cell after each epoch of CDARTS in which alpha has learned, of a search that is done.
+
+    Epochs are those of the search network, counted from 1. Before alpha learns, its cell is one that was drawn.
+    """
     from cdarts.topology import parse_genotype
 
-    metrics, genotypes = (
-        [json.loads(line) for line in (run / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        for name in ("metrics", "genotypes")
-    )
-    epoch = 0
-    for metric, genotype in zip(metrics, genotypes, strict=True):
-        if metric["phase"] != "warmup":  # of E-Net alone
-            epoch += 1
-            yield epoch, parse_genotype(genotype["text"])
+    phases, genotypes = _phases_of(run), _journal(run, "genotypes")
+    for epoch, position in enumerate(learning_epochs(phases), start=1):
+        if phases[position - 1] != "pretrain":
+            yield epoch, parse_genotype(genotypes[position - 1]["text"])
 
 
 # -- plots -------------------------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ SMALL_SIDE, IMAGENET_SIDE = 64, 224
 """Largest sides of a folder's images, in pixels, where no size is asked for: usually, and with the ImageNet stem."""
 
 SetupT = TypeVar("SetupT", bound="Setup")
+
+ExecutionChoice = Literal["auto", "plain", "share", "merged", "captured", "fused", "recompute"]
 TaskT = TypeVar("TaskT", bound="Task")
 
 
@@ -62,7 +64,7 @@ class Setup(ABC):
     """What it computes on; `auto` takes a GPU if there is one."""
     threads: int | None = None
     """Threads torch computes with; recorded, since their number changes the last bits."""
-    execution: Literal["auto", "plain", "share", "merged", "captured", "fused", "recompute"] = "auto"
+    execution: ExecutionChoice = "auto"
     """How cells are computed, all by the same mathematics: `fused` is fastest on a CPU and needs a C++ compiler, once;
     `recompute` takes less memory, for a little more time; `merged` launches few kernels, for GPUs, and `captured`
     replays them as one record; `share` needs nothing; `plain` is the slow reference. `auto` takes `fused` on a CPU that

@@ -11,7 +11,7 @@ import tyro
 
 from cdarts.algorithms import AnyAlgorithm, CyclicConfig, Protocol
 from cdarts.benchmarks.nasbench201 import SPACE, Table, find_table
-from cdarts.commands.common import announce, config_of, default_out
+from cdarts.commands.common import ExecutionChoice, announce, config_of, default_out
 from cdarts.commands.many_runs import (
     PlannedRun,
     carry_out,
@@ -123,6 +123,8 @@ class Compare:
     data_root: Path | None = None
     """Where downloaded data sets lie; $CDARTS_DATA, else ~/.cache/cdarts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    execution: ExecutionChoice = "auto"
+    """How cells are computed, the same for all searches: another execution finds other cells."""
 
     def run(self) -> int:
         announce("compare", f"protocol {self.protocol}", f"methods {self.methods}", f"seeds {self.seeds}")
@@ -168,6 +170,7 @@ class Compare:
                     data_root=self.data_root,
                     image_size=protocol.image_size,
                     seed=seed,
+                    execution=self.execution,
                     out=path,
                 )
                 settings = change(settings.settled(device, 1))
@@ -185,6 +188,7 @@ class Compare:
             "table": self.table,
             "data-root": self.data_root,
             "device": None if self.device == "auto" else self.device,
+            "execution": None if self.execution == "auto" else self.execution,
         }
         words = [f"--{name} {shlex.quote(str(value))}" for name, value in flags.items() if value is not None]
         return f"cdarts compare {' '.join(words)}"

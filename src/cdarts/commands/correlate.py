@@ -31,8 +31,9 @@ TRUTHS = {"validation": "val", "test": "test"}
 class Correlate:
     """Rank correlation between the accuracy that a search assigns to cells and their true accuracy.
 
-    Cells are drawn at random. Each is scored on the half of the training images that alpha learned from, with the
-    weights of the search network and, for CDARTS, of the evaluation networks. Writes correlation.json, correlation.csv
+    Cells are drawn at random. Each is scored with the weights of the search network, on the half of the training images
+    that alpha learned from, and for CDARTS with those of the evaluation networks, on a half that they have not learned
+    from. Writes correlation.json, correlation.csv
     and correlation.svg into the run; the run itself is only read.
     """
 
@@ -44,7 +45,7 @@ class Correlate:
     images: int | None = None
     """Images that score a cell, rounded up to whole batches; default: all of the half."""
     seed: int = 0
-    """Which cells and images are drawn follows from it."""
+    """Which cells are drawn follows from it; the images follow from the run's own."""
     epoch: int | None = None
     """Score with the weights after this epoch of the plan, kept by `cdarts search --snapshots`; default: the last."""
     out: Path | None = None
@@ -248,7 +249,7 @@ def _as_csv(scored: "Sequence[ScoredCell]", indices: Sequence[int], truths: Mapp
 
 
 def _print(pairs: Sequence[Pair], coverage: Mapping[str, float] | None, scored: "Sequence[ScoredCell]") -> None:
-    print(f"scored  on {scored[0].num_images} images of the half that alpha learned from; true accuracy: {DATASET}")
+    print(f"scored  on {scored[0].num_images} images that the weights have not learned from; true accuracy: {DATASET}")
     if coverage is not None:
         print(
             f"E-Net   has had {coverage['mean_share_of_edges']:.0%} of the cells' edges, "

@@ -181,13 +181,15 @@ def carry_out(
 
 
 def machine_of(runs: Sequence[PlannedRun]) -> str:
-    """Where runs were carried out, as their environments say; empty where none has begun."""
+    """How and where runs were carried out, as their environments say; empty where none has begun."""
     from cdarts.engine.run_dir import read_json
 
-    environments = [read_json(file) for run in runs if (file := run.path / "environment.json").is_file()]
+    begun = [
+        (run.settings.execution, read_json(file)) for run in runs if (file := run.path / "environment.json").is_file()
+    ]
     told = {
-        f"{environment['device']}, {environment['threads']} thread a search, torch {environment['torch']}, "
-        f"{environment['processor']}"
-        for environment in environments
+        f"execution {execution}, {environment['device']}, {environment['threads']} thread a search, "
+        f"torch {environment['torch']}, {environment['processor']}"
+        for execution, environment in begun
     }
     return "; ".join(sorted(told))

@@ -18,8 +18,14 @@ class Metric:
     key: str
     """In CSV and JSON."""
     title: str
+    unit: str = ""
+    """What is counted, for axes of plots."""
     digits: int = 2
     """After the point, in tables for people."""
+
+    def axis(self) -> str:
+        """Title and unit."""
+        return f"{self.title} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class AblationRow:
     seeds: Sequence[int]
     figures: Mapping[str, Spread | None]
     """By metric, over the seeds that have a value; None where none has."""
+    counts: Mapping[str, int]
+    """By metric, how many have."""
     worst: float | None
     """The lowest value of the first metric, and its seed."""
     worst_seed: int | None
@@ -119,6 +127,7 @@ def _row(
         spec=spec,
         seeds=[run.seed for run in mine],
         figures={metric.key: _figure([run.values[metric.key] for run in mine]) for metric in metrics},
+        counts={metric.key: sum(run.values[metric.key] is not None for run in mine) for metric in metrics},
         worst=None if worst_seed is None else values[worst_seed],
         worst_seed=worst_seed,
         gain=gain,
@@ -151,7 +160,9 @@ def to_markdown(ablation: Ablation) -> str:
         rows = [row for row in ablation.rows if row.spec.group == group]
         parts += ["", f"## {group}", "", *_table(rows, ablation.metrics)]
         parts += ["", *(f"- `{row.spec.name}`: {row.spec.says}" for row in rows)]
-    parts += ["", "## Notes", "", *(f"- {text}" for text in (*NOTES, *ablation.notes)), ""]
+    tests = sum(row.test is not None for row in ablation.rows)
+    many = [f"{tests} rows are compared with another; no p is corrected for their number."] if tests > 1 else []
+    parts += ["", "## Notes", "", *(f"- {text}" for text in (*NOTES, *many, *ablation.notes)), ""]
     return "\n".join(parts)
 
 
@@ -162,14 +173,14 @@ def _table(rows: Sequence[AblationRow], metrics: Sequence[Metric]) -> list[str]:
         columns["against"] = [row.spec.versus or "" for row in rows]
         columns["difference"] = [difference_text(row.spec) for row in rows]
     columns["n"] = [str(len(row.seeds)) for row in rows]
-    columns |= {metric.title: [_shown(row.figures[metric.key], metric.digits) for row in rows] for metric in metrics}
+    columns |= {metric.title: [_over_seeds(row, metric) for row in rows] for metric in metrics}
     columns["worst seed"] = [
         "" if row.worst is None else f"{row.worst:.{digits}f} (seed {row.worst_seed})" for row in rows
     ]
     if any(row.gain for row in rows):
         columns["gain"] = [_shown(row.gain, digits, signed=True) for row in rows]
         columns["p (floor)"] = [
-            "" if row.test is None else f"{row.test.p_value:.3g} ({row.test.floor:.3g})" for row in rows
+            "" if row.test is None else f"{row.test.p_value:.3g} ({row.test.floor:.3g}{_pairs(row)})" for row in rows
         ]
     if any(row.seconds is not None for row in rows):
         columns["seconds"] = ["" if row.seconds is None else f"{row.seconds:,.0f}" for row in rows]
@@ -180,6 +191,19 @@ def _table(rows: Sequence[AblationRow], metrics: Sequence[Metric]) -> list[str]:
 
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return [line(list(columns)), rule, *map(line, list(zip(*columns.values(), strict=True)))]
+
+
+def _over_seeds(row: AblationRow, metric: Metric) -> str:
+    """A figure, and over how many seeds where some have none."""
+    count = row.counts[metric.key]
+    fewer = f" (n {count})" if 0 < count < len(row.seeds) else ""
+    return _shown(row.figures[metric.key], metric.digits) + fewer
+
+
+def _pairs(row: AblationRow) -> str:
+    """How many seeds a test is over, where some are not in it."""
+    assert row.test is not None
+    return f", n {row.test.num_pairs}" if row.test.num_pairs < len(row.seeds) else ""
 
 
 def _shown(value: Spread | None, digits: int, *, signed: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 from xml.sax.saxutils import escape
 
 from cdarts.report.drawing import DARK, LIGHT, Ground
@@ -9,6 +10,7 @@ from cdarts.report.plots import ticks
 from cdarts.statistics import spread
 
 NOTE = "points: seeds; mark: mean; bar or band: one sample standard deviation to each side, cut at the frame"
+BEYOND = "; triangles: seeds beyond the frame"
 
 ROW, HEADING, NAMES, FRAME, FIGURES = 27.0, 30.0, 190.0, 470.0, 130.0
 """Heights of a row and of a heading, widths of the names, of the frame and of the figures beside it, in pixels."""
@@ -20,12 +22,20 @@ ABOVE, BELOW, LEGEND, INSET = 26.0, 56.0, 17.0, 14.0
 COLUMNS = 2
 """Panels beside each other."""
 
+RADIUS = 3.4
+"""Of a seed's point."""
+
 DENSE = 12
 """Positions from which on a series has a band instead of bars."""
 
-COLOURS = ("#1a63b8", "#a85400", "#2b7a3d", "#8a3a9e")
-DARK_COLOURS = ("#7db6f7", "#f2a95c", "#7fce8f", "#d59be6")
-"""Of the series, in order."""
+COLOURS = ("#0072b2", "#d55e00", "#007a58", "#b3508c")
+DARK_COLOURS = ("#56b4e9", "#f0a030", "#3fcf9f", "#e79ac6")
+"""Of the series, in order: told apart by eyes that see no red or no green (after Okabe and Ito)."""
+DASHES = ("", "8 4", "2 3", "9 3 2 3")
+"""Of their lines, told apart without any colour."""
+
+FENCE = 3.0
+"""Values so many interquartile ranges beyond the quartiles (Tukey's far ones) lie beyond the frame, as triangles."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +82,14 @@ def row_plot(title: str, x_label: str, rows: Sequence[PlotRow]) -> str:
     inner = len(rows) * ROW + len(groups) * HEADING
     width, height = EDGE + NAMES + FRAME + FIGURES + EDGE, TOP + inner + BOTTOM
     left = EDGE + NAMES
-    along = ticks([value.value for row in rows for value in row.values])
+    values = [value.value for row in rows for value in row.values]
+    along = ticks(near(values))
 
     def x(value: float) -> float:
         place = left + INSET + (value - along[0]) / (along[-1] - along[0]) * (FRAME - 2 * INSET)
         return min(max(place, left), left + FRAME)
 
-    drawn = [*_open(title, NOTE, width, height), f'<g transform="translate(0 {_n(TOP)})">']
+    drawn = [*_open(title, note(values), width, height), f'<g transform="translate(0 {_n(TOP)})">']
     y = 0.0
     for group in groups:
         mine = [row for row in rows if row.group == group]
@@ -90,7 +101,7 @@ def row_plot(title: str, x_label: str, rows: Sequence[PlotRow]) -> str:
         for row in mine:
             middle = y + ROW / 2
             drawn.append(f'<text x="{_n(EDGE + 8)}" y="{_n(middle + 4)}">{escape(row.name)}</text>')
-            drawn += _row(row, x, middle)
+            drawn += _row(row, along, x, middle)
             y += ROW
     for value in along:
         drawn.append(f'<text class="small middle" x="{_n(x(value))}" y="{_n(inner + 17)}">{value:.6g}</text>')
@@ -98,7 +109,7 @@ def row_plot(title: str, x_label: str, rows: Sequence[PlotRow]) -> str:
     return "\n".join([*drawn, "</g>", "</svg>", ""])
 
 
-def _row(row: PlotRow, x: Callable[[float], float], y: float) -> Iterator[str]:
+def _row(row: PlotRow, along: Sequence[float], x: Callable[[float], float], y: float) -> Iterator[str]:
     summary = spread([value.value for value in row.values])
     deviation = summary.std or 0.0
     low, high = x(summary.mean - deviation), x(summary.mean + deviation)
@@ -107,7 +118,10 @@ def _row(row: PlotRow, x: Callable[[float], float], y: float) -> Iterator[str]:
         ends = "".join(f"M{_n(end)} {_n(y - 4)}v8" for end in (low, high) if end not in frame)  # none where it is cut
         yield f'<path class="bar c0" d="M{_n(low)} {_n(y)}H{_n(high)}{ends}"/>'
     for value in row.values:
-        yield _seed(x(value.value), y, value, 0)
+        if side := _beyond(value.value, along):
+            yield _triangle(EDGE + NAMES + (FRAME if side > 0 else 0.0), y, side, 0, value, 0)
+        else:
+            yield _seed(x(value.value), y, value, 0)
     yield f'<path class="mean c0" d="M{_n(x(summary.mean))} {_n(y - 8)}v16"/>'
     figures = f"{summary.mean:.2f}" if summary.std is None else f"{summary.mean:.2f} \u00b1 {summary.std:.2f}"
     place = EDGE + NAMES + FRAME + 12
@@ -122,7 +136,7 @@ def curve_plot(title: str, panels: Sequence[SpreadPanel]) -> str:
     one = ABOVE + PANEL_HEIGHT + BELOW
     width = columns * (PANEL_LEFT + PANEL + PANEL_GAP)
     height = TOP + rows * one + len(labels) * LEGEND + EDGE
-    drawn = _open(title, NOTE, width, height)
+    drawn = _open(title, note([value for panel in panels for value in _values_of(panel)]), width, height)
     for position, panel in enumerate(panels):
         left = position % columns * (PANEL_LEFT + PANEL + PANEL_GAP) + PANEL_LEFT
         top = TOP + position // columns * one + ABOVE
@@ -131,14 +145,14 @@ def curve_plot(title: str, panels: Sequence[SpreadPanel]) -> str:
         drawn.append("</g>")
     for number, label in enumerate(labels):
         y = TOP + rows * one + number * LEGEND
-        drawn.append(f'<path class="mean c{number}" d="M{_n(PANEL_LEFT)} {_n(y)}h18"/>')
+        drawn.append(f'<path class="line c{number}" d="M{_n(PANEL_LEFT - 10)} {_n(y)}h30"/>')
         drawn.append(f'<text class="small" x="{_n(PANEL_LEFT + 26)}" y="{_n(y + 4)}">{escape(label)}</text>')
     return "\n".join([*drawn, "</svg>", ""])
 
 
 def _panel(panel: SpreadPanel, labels: Sequence[str]) -> Iterator[str]:
     x_ticks = ticks([position for series in panel.series for position, _ in series.at])
-    y_ticks = ticks([value.value for series in panel.series for _, values in series.at for value in values])
+    y_ticks = ticks(near(_values_of(panel)))
 
     def x(value: float) -> float:
         return INSET + (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (PANEL - 2 * INSET)
@@ -162,14 +176,20 @@ def _panel(panel: SpreadPanel, labels: Sequence[str]) -> Iterator[str]:
     for series in sorted(panel.series, key=lambda series: -len(series.at)):
         number = labels.index(series.label)
         if len(series.at) > DENSE:
-            yield from _dense(series, number, x, y)
+            yield from _dense(series, number, y_ticks, x, y)
         else:
             # series at the same position stand beside each other
             shift = (number - (len(labels) - 1) / 2) * 5
-            yield from _sparse(series, number, lambda value, shift=shift: x(value) + shift, y)  # type: ignore[misc]
+            yield from _sparse(series, number, y_ticks, lambda value, shift=shift: x(value) + shift, y)  # type: ignore[misc]
 
 
-def _sparse(series: Series, number: int, x: Callable[[float], float], y: Callable[[float], float]) -> Iterator[str]:
+def _values_of(panel: SpreadPanel) -> list[float]:
+    return [value.value for series in panel.series for _, values in series.at for value in values]
+
+
+def _sparse(
+    series: Series, number: int, along: Sequence[float], x: Callable[[float], float], y: Callable[[float], float]
+) -> Iterator[str]:
     """A bar at each position."""
     line = []
     for position, values in series.at:
@@ -181,12 +201,14 @@ def _sparse(series: Series, number: int, x: Callable[[float], float], y: Callabl
             ends = "".join(f"M{_n(at - 3)} {_n(end)}h6" for end in (top, bottom) if end not in (0.0, PANEL_HEIGHT))
             yield f'<path class="bar c{number}" d="M{_n(at)} {_n(top)}V{_n(bottom)}{ends}"/>'
         for value in values:
-            yield _seed(at, y(value.value), value, number)
+            yield _upright(at, y(value.value), along, value, number)
         yield f'<path class="mean c{number}" d="M{_n(at - 6)} {_n(middle)}h12"/>'
     yield f'<path class="line c{number}" d="M{"L".join(line)}"/>'
 
 
-def _dense(series: Series, number: int, x: Callable[[float], float], y: Callable[[float], float]) -> Iterator[str]:
+def _dense(
+    series: Series, number: int, along: Sequence[float], x: Callable[[float], float], y: Callable[[float], float]
+) -> Iterator[str]:
     """A band along all positions, and small points."""
     summaries = [(x(position), spread([value.value for value in values])) for position, values in series.at]
     upper = [f"{_n(at)} {_n(y(summary.mean + (summary.std or 0.0)))}" for at, summary in summaries]
@@ -194,14 +216,47 @@ def _dense(series: Series, number: int, x: Callable[[float], float], y: Callable
     yield f'<path class="band c{number}" d="M{"L".join([*upper, *reversed(lower)])}z"/>'
     for position, values in series.at:
         for value in values:
-            yield _seed(x(position), y(value.value), value, number, radius=1.7)
+            yield _upright(x(position), y(value.value), along, value, number, radius=1.7)
     line = "L".join(f"{_n(at)} {_n(y(summary.mean))}" for at, summary in summaries)
     yield f'<path class="line c{number}" d="M{line}"/>'
 
 
-def _seed(x: float, y: float, value: SeedValue, number: int, radius: float = 3.4) -> str:
+def near(values: Sequence[float]) -> list[float]:
+    """The values that a frame is made for: a few that lie far from all others would leave no room for these."""
+    if len(values) < 2:
+        return list(values)
+    lower, _, upper = quantiles(values, n=4, method="inclusive")
+    reach = FENCE * (upper - lower)
+    return [value for value in values if lower - reach <= value <= upper + reach] if reach else list(values)
+
+
+def note(values: Sequence[float]) -> str:
+    """What marks mean."""
+    return NOTE + (BEYOND if len(near(values)) < len(values) else "")
+
+
+def _beyond(value: float, along: Sequence[float]) -> int:
+    """Whether a value lies below the first tick (-1), above the last (1), or between them (0)."""
+    return (value > along[-1]) - (value < along[0])
+
+
+def _upright(x: float, y: float, along: Sequence[float], value: SeedValue, number: int, radius: float = RADIUS) -> str:
+    """A seed of a panel, at its frame where it lies beyond."""
+    side = _beyond(value.value, along)
+    return _triangle(x, y, 0, -side, value, number) if side else _seed(x, y, value, number, radius)
+
+
+def _seed(x: float, y: float, value: SeedValue, number: int, radius: float = RADIUS) -> str:
     title = f"<title>{escape(value.label)}</title>"
     return f'<circle class="seed c{number}" cx="{_n(x)}" cy="{_n(y)}" r="{_n(radius)}">{title}</circle>'
+
+
+def _triangle(x: float, y: float, right: int, down: int, value: SeedValue, number: int) -> str:
+    """Its tip at the frame, pointing out of it; -1, 0 or 1 to the right and down."""
+    back, wide = 2.4 * RADIUS, 1.3 * RADIUS
+    corners = [(x - back * right + side * wide * down, y - back * down + side * wide * right) for side in (1, -1)]
+    points = " ".join(f"{_n(at)},{_n(height)}" for at, height in [(x, y), *corners])
+    return f'<polygon class="seed c{number}" points="{points}"><title>{escape(value.label)}</title></polygon>'
 
 
 def _open(title: str, note: str, width: float, height: float) -> list[str]:
@@ -246,5 +301,6 @@ def _colours(ground: Ground, colours: Sequence[str]) -> Iterator[str]:
     yield f".spread text{{fill:{ground.ink}}}"
     yield f".spread .small{{fill:{ground.faint}}}"
     yield f".spread .frame,.spread .grid{{stroke:{ground.thread}}}"
-    for number, colour in enumerate(colours):
+    for number, (colour, dashes) in enumerate(zip(colours, DASHES, strict=True)):
         yield f".spread .c{number}{{stroke:{colour}}}.spread .seed.c{number},.spread .band.c{number}{{fill:{colour}}}"
+        yield f".spread .line.c{number}{{stroke-dasharray:{dashes or 'none'}}}"
