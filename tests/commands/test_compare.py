@@ -113,6 +113,19 @@ def test_a_signal_stops_the_runs_where_they_can_be_resumed(stopped: tuple[Path, 
             assert (out / method / f"seed-{seed}" / "config.json").is_file()
 
 
+def test_the_execution_is_that_of_all_searches_and_stands_in_the_command(
+    compared: Path, cdarts_data: Path, tmp_path: Path
+) -> None:
+    written = read_json(compared / METHODS[0] / "seed-10" / "config.json")["settings"]["execution"]
+    assert f"execution {written}, cpu" in (compared / "table.md").read_text()
+    other = "plain" if written != "plain" else "share"
+    with pytest.raises(ConfigurationError, match=r"\(execution\)"):
+        compare(compared, cdarts_data, execution=other).run()
+    on_table = compare(tmp_path / "table", cdarts_data, ("table-random",), execution=other, only_table=True)
+    assert on_table.run() == 0  # nothing of it needs to be done before
+    assert f"--execution {other}" in (tmp_path / "table" / "table.md").read_text()
+
+
 def test_each_run_is_an_ordinary_one(compared: Path, results: Callable[[Path], dict[str, Any]], tmp_path: Path) -> None:
     """Stopped, resumed, in a process of its own beside others: the same bits as a plain search."""
     assert {name for name, state in states(compared).items() if state == "done"} == {
