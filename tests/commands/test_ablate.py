@@ -381,6 +381,7 @@ def test_a_snapshot_is_the_state_after_its_epoch(correlated: Path, tmp_path: Pat
     assert read_genotype(tmp_path / "run" / "genotype.json").text() == read_genotype(run / "genotype.json").text()
 
 
+@pytest.mark.slow
 def test_what_failed_is_told_and_counts_nowhere(
     tmp_path: Path, cdarts_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

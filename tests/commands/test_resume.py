@@ -79,7 +79,12 @@ def straight(tmp_path_factory: pytest.TempPathFactory, few_digits: Path) -> Path
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 128 + signal.SIGUSR1)]
+    ("number", "exit_code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),  # the other signals also in `test_signals.py`
+        pytest.param(signal.SIGUSR1, 128 + signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_process_that_gets_a_signal(
     tmp_path: Path,

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from cdarts.data.crops import jittered, resampled, resized_crop
-from cdarts.data.policies import Policy
 from cdarts.errors import ConfigurationError, DataError
 from cdarts.randomness import generator
+
+Pixels = UInt8[Tensor, "B C H W"]
 
 MINIMUM_SIDE = 8
 """The smallest image, in pixels: two reductions leave 2x2."""
@@ -132,6 +133,26 @@ class Images(Split):
         feed(repr(self.pixels.shape).encode())
         feed(np.ascontiguousarray(self.pixels).data)
         feed(np.ascontiguousarray(self.labels, dtype="<i8").data)
+
+
+class Policy(ABC):
+    """What becomes of training images, given uniforms in [0, 1)."""
+
+    name: ClassVar[str]
+    """Of the stream that its uniforms are drawn from."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> int:
+        """Uniforms that an image takes."""
+
+    def uniforms(self, num_images: int, seed: int, stream: str, epoch: int) -> Float32[Tensor, "N columns"]:
+        """An epoch's draws, a row for each image of the split; on the CPU, whose generator is the same everywhere."""
+        return torch.rand(num_images, self.columns, generator=generator(seed, stream, self.name, epoch))
+
+    @abstractmethod
+    def __call__(self, pixels: Pixels, uniforms: Float32[Tensor, "B columns"]) -> Pixels:
+        """Changed images, in new memory where they have changed; `uniforms` lie on the CPU."""
 
 
 @dataclass(frozen=True)

@@ -5,44 +5,20 @@ the device. What is done to pixels is torchvision's; images that a batch changes
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from cdarts.data.images import Pixels, Policy
 from cdarts.errors import ConfigurationError
-from cdarts.randomness import generator
 
 LEVELS = 31
 """Strengths that a transform is graded into, as in the code of both papers."""
-
-Pixels = UInt8[Tensor, "B C H W"]
-
-
-class Policy(ABC):
-    """What becomes of training images, given uniforms in [0, 1)."""
-
-    name: ClassVar[str]
-    """Of the stream that its uniforms are drawn from."""
-
-    @property
-    @abstractmethod
-    def columns(self) -> int:
-        """Uniforms that an image takes."""
-
-    def uniforms(self, num_images: int, seed: int, stream: str, epoch: int) -> Float32[Tensor, "N columns"]:
-        """An epoch's draws, a row for each image of the split; on the CPU, whose generator is the same everywhere."""
-        return torch.rand(num_images, self.columns, generator=generator(seed, stream, self.name, epoch))
-
-    @abstractmethod
-    def __call__(self, pixels: Pixels, uniforms: Float32[Tensor, "B columns"]) -> Pixels:
-        """Changed images, in new memory where they have changed; `uniforms` lie on the CPU."""
-
 
 # -- transforms --------------------------------------------------------------------------------------------------------
 

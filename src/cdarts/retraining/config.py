@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from cdarts.data import Augmentation, ImageData
-    from cdarts.data.policies import Policy
+    from cdarts.data.images import Policy
     from cdarts.retraining.task import RetrainTask
 
 
@@ -124,6 +124,9 @@ class Retraining:
 
     def policies(self) -> "list[Policy]":
         """What becomes of training images beyond crop, flip and cutout. Raises `ConfigurationError`."""
+        if self.rand_augment is None and not self.trivial_augment:
+            return []
+        # torchvision takes a second to be imported
         from cdarts.data.policies import RandAugment, TrivialAugment
 
         return [
