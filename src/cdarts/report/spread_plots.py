@@ -122,7 +122,8 @@ def _row(row: PlotRow, along: Sequence[float], x: Callable[[float], float], y: f
             yield _triangle(EDGE + NAMES + (FRAME if side > 0 else 0.0), y, side, 0, value, 0)
         else:
             yield _seed(x(value.value), y, value, 0)
-    yield f'<path class="mean c0" d="M{_n(x(summary.mean))} {_n(y - 8)}v16"/>'
+    if not _beyond(summary.mean, along):
+        yield f'<path class="mean c0" d="M{_n(x(summary.mean))} {_n(y - 8)}v16"/>'
     figures = f"{summary.mean:.2f}" if summary.std is None else f"{summary.mean:.2f} \u00b1 {summary.std:.2f}"
     place = EDGE + NAMES + FRAME + 12
     yield f'<text class="small" x="{_n(place)}" y="{_n(y + 4)}">{figures} (n {len(row.values)})</text>'
@@ -202,7 +203,8 @@ def _sparse(
             yield f'<path class="bar c{number}" d="M{_n(at)} {_n(top)}V{_n(bottom)}{ends}"/>'
         for value in values:
             yield _upright(at, y(value.value), along, value, number)
-        yield f'<path class="mean c{number}" d="M{_n(at - 6)} {_n(middle)}h12"/>'
+        if not _beyond(summary.mean, along):
+            yield f'<path class="mean c{number}" d="M{_n(at - 6)} {_n(middle)}h12"/>'
     yield f'<path class="line c{number}" d="M{"L".join(line)}"/>'
 
 
