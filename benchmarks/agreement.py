@@ -23,6 +23,7 @@ from torch import nn
 
 from cdarts.algorithms.cyclic import CyclicSearch
 from cdarts.benchmarks.nasbench201 import Table, find_table
+from cdarts.commands.common import ExecutionChoice
 from cdarts.commands.compare import method_settings
 from cdarts.commands.many_runs import parse_seeds
 from cdarts.commands.search import Search
@@ -30,7 +31,13 @@ from cdarts.protocols import PROTOCOLS
 from cdarts.topology import Genotype, parse_genotype
 
 ALPHA_MOVED, WEIGHTS_MOVED = "plain, alpha one bit off", "plain, weights one bit off"
-VARIANTS = {"plain": "plain", ALPHA_MOVED: "plain", WEIGHTS_MOVED: "plain", "share": "share", "fused": "fused"}
+VARIANTS: dict[str, ExecutionChoice] = {
+    "plain": "plain",
+    ALPHA_MOVED: "plain",
+    WEIGHTS_MOVED: "plain",
+    "share": "share",
+    "fused": "fused",
+}
 """What is searched -> its execution."""
 
 

@@ -120,7 +120,7 @@ def row(name: str, summaries: list[dict[str, Any]], epochs: list[int]) -> str:
     each = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
     columns = (
         name,
-        str(over.n),
+        str(len(summaries)),
         f"{over.mean:.2f} %{deviation} ({each})",
         between([float(number) for number in epochs], lambda number: f"{number:.0f}"),
         between([summary["parameters"] for summary in summaries], lambda number: f"{number / 1e6:.3f} M"),

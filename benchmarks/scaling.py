@@ -64,7 +64,7 @@ def step_of(size: Size, execution: str) -> Callable[[], object]:
     weights = {kind: weight.detach() for kind, weight in Softmax(topology, generator(0, "alpha"))().items()}
     images = torch.randn(size.batch, 3, size.side, size.side, generator=generator(0, "images"))
     labels = torch.arange(size.batch) % 10
-    return lambda: F.cross_entropy(network(images, weights).logits, labels).backward()
+    return lambda: torch.autograd.backward(F.cross_entropy(network(images, weights).logits, labels))
 
 
 def times(size: Size, executions: Sequence[str], rounds: int) -> dict[str, float]:

@@ -320,7 +320,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     if arguments.memory_of is not None:
-        print_memory(*arguments.memory_of, device)
+        name, execution = arguments.memory_of
+        print_memory(name, execution, device)
         return
     executions = arguments.executions or available(device)
     machine = {"threads": arguments.threads, "torch": torch.__version__, "machine": platform.machine(), **probes()}

@@ -215,7 +215,7 @@ CORRELATED = {
 """Presets whose networks are asked how they rank cells."""
 
 POINTS = (0.25, 0.5, 0.75)
-"""Shares of a search's plan after which its networks are asked, besides at its end."""
+"""Shares of the search network's epochs after which networks are asked, besides at the end."""
 
 
 def correlation(protocol: Protocol) -> list[Setting]:

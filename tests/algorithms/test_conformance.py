@@ -46,11 +46,11 @@ PLAIN: dict[str, SearchConfig] = {name: kind() for name, kind in ALGORITHMS.item
 CASES = [pytest.param(name, space, id=f"{name}-{space}") for name in ALGORITHMS for space in SPACES]
 LONG = [
     pytest.param(*case.values, id=case.id, marks=pytest.mark.slow)
-    if case.values[1] == "darts" and case.values[0] not in ("cdarts", "p-darts", "pc-darts")
+    if case.values[1] == "darts" and case.values[0] not in ("cdarts", "enas", "p-darts", "pc-darts", "single-path")
     else case
     for case in CASES
 ]
-"""The same; steps of the DARTS space are long, and three methods that do more with it than others stand for all."""
+"""The same; steps of the DARTS space are long, and methods whose state differs most from DARTS's stand for all."""
 algorithms = pytest.mark.parametrize("name", ALGORITHMS)
 
 

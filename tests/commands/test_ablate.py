@@ -209,10 +209,10 @@ def test_an_evaluation_network_that_teaches_nothing_moves_nothing(taken_apart: P
 
 def test_the_plot_has_a_point_for_every_seed(taken_apart: Path) -> None:
     root = ElementTree.parse(taken_apart / "plot.svg").getroot()
-    circles = list(root.iter("{http://www.w3.org/2000/svg}circle"))
-    assert len(circles) == len(ROWS) * len(SEEDS)
+    marks = [element for element in root.iter() if element.tag.rpartition("}")[2] in MARKS]
+    assert len(marks) == len(ROWS) * len(SEEDS)
     told = read_json(taken_apart / "table.json")
-    labels = [circle[0].text for circle in circles]
+    labels = [mark[0].text for mark in marks]
     assert labels == [f"{run['row']}, seed {run['seed']}: {run['values']['c10_test']:.4g}" for run in told["runs"]]
 
 
@@ -381,7 +381,6 @@ def test_a_snapshot_is_the_state_after_its_epoch(correlated: Path, tmp_path: Pat
     assert read_genotype(tmp_path / "run" / "genotype.json").text() == read_genotype(run / "genotype.json").text()
 
 
-@pytest.mark.slow
 def test_what_failed_is_told_and_counts_nowhere(
     tmp_path: Path, cdarts_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -507,6 +506,15 @@ def test_values_far_from_all_others_lie_beyond_the_frame() -> None:
         ]
         assert {92.5, 93.0, 94.0} <= set(ticks) and not {60.0, 140.0} & set(ticks)
     assert "beyond the frame" not in row_plot("a", "x", [PlotRow("r", "g", values[:5])])
+    collapsed = [SeedValue(value, "seed") for value in (93.0, 93.1, 93.2, 93.3, 60.0)]
+    drawing = row_plot("a", "x", [PlotRow("r", "g", collapsed), PlotRow("s", "g", collapsed[:4])])
+    marks = [path for path in ElementTree.fromstring(drawing).iter() if path.get("class") == "mean c0"]
+    assert len(marks) == 1  # the mean of 86.5 lies beyond
+    # each panel has a frame of its own
+    small = [SeedValue(value, "seed") for value in (0.05, 0.051, 0.052, 0.053)]
+    panels = [SpreadPanel("p", "x", "y", [Series("s", [(1.0, those)])]) for those in (collapsed, small)]
+    assert "triangles: seeds beyond" in curve_plot("a", panels)
+    assert "triangles: seeds beyond" not in curve_plot("a", panels[1:])
 
 
 def is_number(text: str | None) -> bool:

@@ -54,7 +54,6 @@ def test_three_classes_of_thirty_photos(tmp_path: Path, call: Call, cifar_photos
     assert again.code == 0 and "none: published cell" in again.out
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("small_plans")
 def test_skewed_classes_are_balanced_and_said_to_be(
     tmp_path: Path, call: Call, write_photos: Callable[..., None]

@@ -125,3 +125,4 @@ def test_a_kill_every_minute(tmp_path: Path) -> None:
     early, last = (max(look.descriptors for look in looks) for looks in (late, later))
     assert last <= early + 1, "one more while a file is written"
     assert max(usual) <= early
+    assert most <= 2 * early

@@ -40,9 +40,9 @@ def score_cells(
 ) -> list[ScoredCell]:
     """Score as many different random cells, without augmentation, each batch with its own statistics.
 
-    S-Net on the val half, E-Net on a half that it has not learned from (`_unseen`). `images`: how many of a half are
-    taken, rounded up to whole batches; None takes all. `report` is told how many cells are done. The networks stay as
-    they are. The space has one kind of cell.
+    S-Net on the val half, E-Net on the half that its steps have not learned from, if there is one (`_unseen`).
+    `images`: how many of a half are taken, rounded up to whole batches; None takes all. `report` is told how many cells
+    are done. The networks stay as they are. The space has one kind of cell.
 
     Raises `ConfigurationError` if the search has no network that holds every cell.
     """
@@ -90,8 +90,12 @@ def _first(half: Batches, images: int | None) -> list[Batch]:
 
 
 def _unseen(search: CyclicSearch) -> Batches:
-    """The half that E-Net has not learned from; val where it has learned from both."""
-    learned = {search.config.warmup_half, search.config.joint_half}
+    """The half that E-Net's steps have not learned from; val where they have learned from both.
+
+    A stem that both networks share has learned from both halves all the same.
+    """
+    config = search.config
+    learned = {config.joint_half} | ({config.warmup_half} if config.warmup_epochs else set())
     return search.train if learned == {"val"} else search.val
 
 

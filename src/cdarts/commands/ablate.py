@@ -600,7 +600,7 @@ class Correlation(Ablate):
 
         assert isinstance(judge, TableJudge)
         points = [(search, epoch, folder) for search in searches for epoch, folder in self.points(search)]
-        left = [point for point in points if not _scored(point[2])]
+        left = [point for point in points if not _scored(point[2], point[0].seed)]
         print(f"scores  {len(points)} networks, {len(points) - len(left)} of them scored already", flush=True)
         with stop_on_signals() as stop:
 
@@ -680,7 +680,7 @@ class Correlation(Ablate):
         from cdarts.algorithms.scoring import score_cells
         from cdarts.durations import clock
 
-        left = sum(not _scored(folder) for search in searches for _, folder in self.points(search))
+        left = sum(not _scored(folder, search.seed) for search in searches for _, folder in self.points(search))
         first = searches[0].settings
         assert isinstance(first, Search)
         task = first.build(data, torch.device(first.device))
@@ -719,8 +719,13 @@ def _figures(folder: Path) -> dict[str, float | None]:
     return {**taus, MET_CELLS: None if coverage is None else coverage["wholly_met_cells"]}
 
 
-def _scored(folder: Path) -> bool:
-    return (folder / "correlation.svg").is_file()  # written last
+def _scored(folder: Path, seed: int) -> bool:
+    """Whether the cells of this seed have been scored there."""
+    from cdarts.engine.run_dir import read_json
+
+    if not (folder / "correlation.svg").is_file():  # written last
+        return False
+    return bool(read_json(folder / "correlation.json")["seed"] == seed)
 
 
 def learning_epochs(phases: Sequence[str]) -> list[int]:

@@ -138,9 +138,8 @@ class Compare:
         settle(out, COMPARISON, {"protocol": self.protocol, **to_json(protocol)})
         contenders = self._contenders(methods, seeds, protocol, out)
         if self.only_table:
-            all_on_table = not contenders
             contenders = [contender for contender in contenders if is_done(contender.path)]
-            if not contenders and not all_on_table:
+            if not contenders and not any(method.startswith(TABLE_PREFIX) for method in methods):
                 raise ConfigurationError(f"--only-table: no search of these methods and seeds is done in {out}")
         failures = carry_out("compare", contenders, out, self.jobs, self._how_to_go_on(out))
         found = [found_by(contender) for contender in contenders if contender not in failures]

@@ -32,8 +32,8 @@ class Correlate:
     """Rank correlation between the accuracy that a search assigns to cells and their true accuracy.
 
     Cells are drawn at random. Each is scored with the weights of the search network, on the half of the training images
-    that alpha learned from, and for CDARTS with those of the evaluation networks, on a half that they have not learned
-    from. Writes correlation.json, correlation.csv
+    that alpha learned from, and for CDARTS with those of the evaluation networks, on the half that their steps have not
+    learned from, if there is one. Writes correlation.json, correlation.csv
     and correlation.svg into the run; the run itself is only read.
     """
 
@@ -249,7 +249,8 @@ def _as_csv(scored: "Sequence[ScoredCell]", indices: Sequence[int], truths: Mapp
 
 
 def _print(pairs: Sequence[Pair], coverage: Mapping[str, float] | None, scored: "Sequence[ScoredCell]") -> None:
-    print(f"scored  on {scored[0].num_images} images that the weights have not learned from; true accuracy: {DATASET}")
+    others = "" if coverage is None else "; E-Net on as many of the half that it has not learned from, if there is one"
+    print(f"scored  on {scored[0].num_images} images of the half that alpha learned from{others}; truth: {DATASET}")
     if coverage is not None:
         print(
             f"E-Net   has had {coverage['mean_share_of_edges']:.0%} of the cells' edges, "

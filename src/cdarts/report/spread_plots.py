@@ -9,7 +9,7 @@ from cdarts.report.drawing import DARK, LIGHT, Ground
 from cdarts.report.plots import ticks
 from cdarts.statistics import spread
 
-NOTE = "points: seeds; mark: mean; bar or band: one sample standard deviation to each side, cut at the frame"
+NOTE = "points: seeds; mark, line: mean; bar, band: one sample standard deviation to each side; all cut at the frame"
 BEYOND = "; triangles: seeds beyond the frame"
 
 ROW, HEADING, NAMES, FRAME, FIGURES = 27.0, 30.0, 190.0, 470.0, 130.0
@@ -82,14 +82,14 @@ def row_plot(title: str, x_label: str, rows: Sequence[PlotRow]) -> str:
     inner = len(rows) * ROW + len(groups) * HEADING
     width, height = EDGE + NAMES + FRAME + FIGURES + EDGE, TOP + inner + BOTTOM
     left = EDGE + NAMES
-    values = [value.value for row in rows for value in row.values]
-    along = ticks(near(values))
+    along = ticks(near([value.value for row in rows for value in row.values]))
+    beyond = any(_beyond(value.value, along) for row in rows for value in row.values)
 
     def x(value: float) -> float:
         place = left + INSET + (value - along[0]) / (along[-1] - along[0]) * (FRAME - 2 * INSET)
         return min(max(place, left), left + FRAME)
 
-    drawn = [*_open(title, note(values), width, height), f'<g transform="translate(0 {_n(TOP)})">']
+    drawn = [*_open(title, beyond, width, height), f'<g transform="translate(0 {_n(TOP)})">']
     y = 0.0
     for group in groups:
         mine = [row for row in rows if row.group == group]
@@ -137,7 +137,8 @@ def curve_plot(title: str, panels: Sequence[SpreadPanel]) -> str:
     one = ABOVE + PANEL_HEIGHT + BELOW
     width = columns * (PANEL_LEFT + PANEL + PANEL_GAP)
     height = TOP + rows * one + len(labels) * LEGEND + EDGE
-    drawn = _open(title, note([value for panel in panels for value in _values_of(panel)]), width, height)
+    beyond = any(_beyond(value, _heights(panel)) for panel in panels for value in _values_of(panel))
+    drawn = _open(title, beyond, width, height)
     for position, panel in enumerate(panels):
         left = position % columns * (PANEL_LEFT + PANEL + PANEL_GAP) + PANEL_LEFT
         top = TOP + position // columns * one + ABOVE
@@ -153,7 +154,7 @@ def curve_plot(title: str, panels: Sequence[SpreadPanel]) -> str:
 
 def _panel(panel: SpreadPanel, labels: Sequence[str]) -> Iterator[str]:
     x_ticks = ticks([position for series in panel.series for position, _ in series.at])
-    y_ticks = ticks(near(_values_of(panel)))
+    y_ticks = _heights(panel)
 
     def x(value: float) -> float:
         return INSET + (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (PANEL - 2 * INSET)
@@ -186,6 +187,11 @@ def _panel(panel: SpreadPanel, labels: Sequence[str]) -> Iterator[str]:
 
 def _values_of(panel: SpreadPanel) -> list[float]:
     return [value.value for series in panel.series for _, values in series.at for value in values]
+
+
+def _heights(panel: SpreadPanel) -> list[float]:
+    """The ticks of its y-axis."""
+    return ticks(near(_values_of(panel)))
 
 
 def _sparse(
@@ -232,11 +238,6 @@ def near(values: Sequence[float]) -> list[float]:
     return [value for value in values if lower - reach <= value <= upper + reach] if reach else list(values)
 
 
-def note(values: Sequence[float]) -> str:
-    """What marks mean."""
-    return NOTE + (BEYOND if len(near(values)) < len(values) else "")
-
-
 def _beyond(value: float, along: Sequence[float]) -> int:
     """Whether a value lies below the first tick (-1), above the last (1), or between them (0)."""
     return (value > along[-1]) - (value < along[0])
@@ -261,7 +262,8 @@ def _triangle(x: float, y: float, right: int, down: int, value: SeedValue, numbe
     return f'<polygon class="seed c{number}" points="{points}"><title>{escape(value.label)}</title></polygon>'
 
 
-def _open(title: str, note: str, width: float, height: float) -> list[str]:
+def _open(title: str, beyond: bool, width: float, height: float) -> list[str]:
+    note = NOTE + (BEYOND if beyond else "")
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="spread" viewBox="0 0 {_n(width)} {_n(height)}" '
         f'width="{_n(width)}" height="{_n(height)}" role="img">',
