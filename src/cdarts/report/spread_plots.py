@@ -82,8 +82,9 @@ def row_plot(title: str, x_label: str, rows: Sequence[PlotRow]) -> str:
     inner = len(rows) * ROW + len(groups) * HEADING
     width, height = EDGE + NAMES + FRAME + FIGURES + EDGE, TOP + inner + BOTTOM
     left = EDGE + NAMES
-    along = ticks(near([value.value for row in rows for value in row.values]))
-    beyond = any(_beyond(value.value, along) for row in rows for value in row.values)
+    values = [value.value for row in rows for value in row.values]
+    along = ticks(near(values))
+    beyond = any(_beyond(value, along) for value in values)
 
     def x(value: float) -> float:
         place = left + INSET + (value - along[0]) / (along[-1] - along[0]) * (FRAME - 2 * INSET)
@@ -137,13 +138,16 @@ def curve_plot(title: str, panels: Sequence[SpreadPanel]) -> str:
     one = ABOVE + PANEL_HEIGHT + BELOW
     width = columns * (PANEL_LEFT + PANEL + PANEL_GAP)
     height = TOP + rows * one + len(labels) * LEGEND + EDGE
-    beyond = any(_beyond(value, _heights(panel)) for panel in panels for value in _values_of(panel))
+    heights = [_heights(panel) for panel in panels]
+    beyond = any(
+        _beyond(value, along) for panel, along in zip(panels, heights, strict=True) for value in _values_of(panel)
+    )
     drawn = _open(title, beyond, width, height)
     for position, panel in enumerate(panels):
         left = position % columns * (PANEL_LEFT + PANEL + PANEL_GAP) + PANEL_LEFT
         top = TOP + position // columns * one + ABOVE
         drawn.append(f'<g transform="translate({_n(left)} {_n(top)})">')
-        drawn += _panel(panel, labels)
+        drawn += _panel(panel, heights[position], labels)
         drawn.append("</g>")
     for number, label in enumerate(labels):
         y = TOP + rows * one + number * LEGEND
@@ -152,9 +156,8 @@ def curve_plot(title: str, panels: Sequence[SpreadPanel]) -> str:
     return "\n".join([*drawn, "</svg>", ""])
 
 
-def _panel(panel: SpreadPanel, labels: Sequence[str]) -> Iterator[str]:
+def _panel(panel: SpreadPanel, y_ticks: Sequence[float], labels: Sequence[str]) -> Iterator[str]:
     x_ticks = ticks([position for series in panel.series for position, _ in series.at])
-    y_ticks = _heights(panel)
 
     def x(value: float) -> float:
         return INSET + (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (PANEL - 2 * INSET)
