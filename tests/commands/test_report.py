@@ -17,7 +17,7 @@ import pytest
 from cdarts.algorithms import CyclicConfig
 from cdarts.commands import report
 from cdarts.commands.common import config_of, session
-from cdarts.commands.report import PAGE, LivePage, leave_page, reference_of, whole_run
+from cdarts.commands.report import PAGE, LivePage, leave_page, reference_of
 from cdarts.commands.search import Search, search
 from cdarts.engine import loop
 from cdarts.engine.run_dir import RunDir
@@ -25,6 +25,7 @@ from cdarts.engine.runtime import Interrupted
 from cdarts.errors import DiskError, NonFiniteError
 from cdarts.report import page as page_module
 from cdarts.report.page import write_page
+from cdarts.report.page_records import read_record, whole_run
 
 _PAGES = runpy.run_path(str(Path(__file__).parents[1] / "report" / "pages.py"))  # tests are no package
 Page, journal, make_run, make_training = (_PAGES[name] for name in ("Page", "journal", "make_run", "make_training"))
@@ -73,6 +74,30 @@ def test_bad_input(call: Call, tmp_path: Path) -> None:
 
 
 # -- what a run leaves behind ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "channels"),
+    [("cdarts-paper", "preset cdarts-paper", 16), ("cdarts, sized to 4m", "preset cdarts", 16),
+     ("pc-darts, nasbench201-small", "preset pc-darts under nasbench201-small", 8),
+     ("cdarts-no-feedback, nasbench201-small", "preset cdarts under nasbench201-small", 8),
+     ("paper-no-l1, nasbench201-small", "preset cdarts under nasbench201-small", 8)],
+)  # fmt: skip
+def test_what_a_search_is_compared_with(tmp_path: Path, preset: str, name: str, channels: int) -> None:
+    record = read_record(make_run(tmp_path / "run", epochs=1, preset=preset))
+    reference = reference_of(record)
+    assert reference is not None and reference.name == name
+    assert reference.settings["algorithm"]["channels"] == channels
+    space = "nasbench201" if "nasbench201" in preset else "darts"
+    assert reference.settings["algorithm"]["space"]["name"] == space
+
+
+def test_nothing_is_compared_with_what_was_not_used(tmp_path: Path) -> None:
+    run, _, _ = make_training(tmp_path / "run")
+    found = reference_of(read_record(run))
+    assert found is not None and found.name == "preset cifar10"
+    (run / "config.json").write_text('{"command": "retrain", "settings": {"preset": "of my own"}}')
+    assert reference_of(read_record(run)) is None
 
 
 def test_a_search_leaves_its_page(call: Call, tmp_path: Path) -> None:
@@ -318,10 +343,10 @@ def test_a_person_plays_with_the_page(browser: Browser, tmp_path: Path, space_na
     assert shown[1:] == [f"{value:.5f}" for value in lines[1]["strengths"][kind][0]]
 
     browser.run("document.querySelector('.play').click()")
-    assert browser.run("document.querySelector('.play').getAttribute('aria-pressed')") == "true"
+    assert browser.run("document.querySelector('.play').getAttribute('aria-label')") == "Pause the search"
     browser.until("Number(document.querySelector('.epoch').value) > 3")
     browser.run("document.querySelector('.play').click()")
-    assert browser.run("document.querySelector('.play').getAttribute('aria-pressed')") == "false"
+    assert browser.run("document.querySelector('.play').getAttribute('aria-label')") == "Play the search"
 
     browser.run("document.querySelector('[data-copy=form-1]').click()")
     assert browser.run("getSelection().toString().trim()") == lines[-1]["text"]

@@ -375,6 +375,7 @@ def test_the_summary_of_seeds(of_seeds: Path) -> None:
     assert {"cdarts", "torch", "device", "threads"} <= summary.keys()
     assert read_json(of_seeds / "status.json")["state"] == "done"
     assert read_genotype(of_seeds / "genotype.json") == zoo.load("darts-v2")
+    assert "n = 2" in (of_seeds / "report.html").read_text()
 
 
 def test_the_same_command_goes_on_and_takes_more_seeds(of_seeds: Path, call: Call, few_digits: Path) -> None:

@@ -78,10 +78,12 @@ def test_a_whole_run_and_a_training(tmp_path: Path) -> None:
 
 def test_a_killed_run_is_said_and_ends_the_watch(call: Call, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", epochs=1, state="running")
+    status(run, state="running", epochs=9, epoch=1, steps=10, step=5, left_seconds=100.0)
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     (run / "run.lock").write_text(f"process {int(ended.stdout)} on {platform.node()}\n")
     result = call("watch", run)
     assert result.code == 0 and "killed" in result.out and "go on with: cdarts resume" in result.out
+    assert "epoch 2 of 9" in result.out and "left" not in result.out
     (run / "run.lock").write_text(f"process {os.getpid()} on {platform.node()}\n")
     watched = Watched(run)
     watched.look()

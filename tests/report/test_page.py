@@ -7,24 +7,32 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 from dataclasses import asdict
+from functools import partial
+from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cdarts import zoo
 from cdarts.algorithms.collapse import collapse
 from cdarts.errors import ConfigurationError
 from cdarts.operations import OPERATIONS, PARAMETER_FREE
-from cdarts.report.charts import HeatMap, Line, Time, figure, heat_map, line_chart
+from cdarts.report.charts import HeatMap, Line, Time, figure, heat_map, line_chart, tone
 from cdarts.report.drawing import LabelSize, cell_shape, operation_label
-from cdarts.report.page import MAX_BYTES, page, read_record
+from cdarts.report.page import DETAILS, MAX_BYTES, Reference, one_run, page, read_record
 from cdarts.report.page_cells import SCALE, evolution
-from cdarts.report.page_records import _collapsed
+from cdarts.report.page_records import MAX_EPOCH, _collapsed, runs_of, whole_run
 from cdarts.topology import parse_genotype
 
 _PAGES = runpy.run_path(str(Path(__file__).with_name("pages.py")))  # tests are no package
-Page, journal, make_run, space_called = (_PAGES[name] for name in ("Page", "journal", "make_run", "space_called"))
+Page, journal, make_run, make_training = (_PAGES[name] for name in ("Page", "journal", "make_run", "make_training"))
+space_called = _PAGES["space_called"]
+
+TEMPLATES = files("cdarts.report") / "templates"
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -103,13 +111,14 @@ def test_the_table_of_numbers_is_complete(tmp_path: Path) -> None:
         found = dict(zip(keys, row, strict=True))
         assert found["epoch"] == str(line["epoch"] + 1) and found["phase"] == line["phase"]
         for key in line.keys() - {"epoch", "phase", "cycle"}:
-            assert found[key] == f"{line[key]:.6g}"
+            assert float(found[key]) == line[key], "as exact as it stands in the journal"
 
 
 @pytest.mark.parametrize(
     ("value", "percent", "text"),
     [(0.5, True, "50.00 %"), (None, False, "–"), (3.0, False, "3"), (1.5, False, "1.5000"), (2e-5, False, "2.000e-5"),
-     (1.25e7 + 0.5, False, "1.250e+7"), (-0.25, False, "-0.2500")],
+     (1.25e7 + 0.5, False, "1.250e+7"), (-0.25, False, "-0.2500"),
+     (0.50125, True, "50.13 %"), (0.53125, False, "0.5313"), (-0.53125, False, "-0.5313")],
 )  # fmt: skip
 def test_figures(value: float | None, percent: bool, text: str) -> None:
     assert figure(value, percent) == text
@@ -138,7 +147,13 @@ def test_thinned_frames_keep_the_first_and_the_last(tmp_path: Path) -> None:
     frames = read_record(make_run(tmp_path / "run", epochs=30, space_name="nasbench201")).frames
     found = evolution(frames, 7)
     assert found is not None
-    assert len(found.changes) == 7 and found.data["epochs"][0] == 0 and found.data["epochs"][-1] == 29
+    assert len(found.data["epochs"]) == 7 and found.data["epochs"][0] == 0 and found.data["epochs"][-1] == 29
+    whole = evolution(frames, 30)
+    assert whole is not None and found.changes == whole.changes, "what has changed when is known of all epochs"
+    assert [epoch for epoch, _ in whole.changes] == [
+        after.epoch for before, after in pairwise(frames) if before.genotype.cells != after.genotype.cells
+    ]
+    assert (found.left_out, whole.left_out) == (23, 0)
 
 
 def test_a_shape_has_every_edge() -> None:
@@ -158,6 +173,7 @@ def test_the_rule_of_collapse_is_the_searches() -> None:
     for text in (
         "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|",
         "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_1x1~2|",
+        "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
     ):
         genotype = parse_genotype(text)
         assert (collapse(genotype) is None) == (_collapsed(genotype.cells["cell"]) is None)
@@ -180,6 +196,27 @@ def test_a_page_that_would_grow_too_large_holds_less(tmp_path: Path, monkeypatch
     less = page([record])
     assert len(less) < len(full)
     assert Page(less).data()["stages"][0]["columns"] == Page(full).data()["stages"][0]["columns"]
+
+
+def test_the_longest_run_fits(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epochs=2, space_name="nasbench201")
+    line = journal(run, "metrics")[-1]
+    lines = (json.dumps(line | {"epoch": epoch, "eval_loss": 1 / (epoch + 3)}) for epoch in range(MAX_EPOCH))
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    began = time.process_time()
+    found = page_of(run)
+    assert time.process_time() - began < 20
+    assert len(found.source.encode()) < MAX_BYTES
+    assert found.numbers["eval_loss"] == figure(1 / (MAX_EPOCH + 2))
+    assert "Some 400 of the 10,000 epochs are drawn" in " ".join(found.text().split())
+
+
+def test_one_stray_number_is_no_epoch(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epochs=3)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"epoch": MAX_EPOCH, "eval_loss": 1.0}) + "\n")
+    record = read_record(run)
+    assert record.num_epochs == 3 and "damaged" in record.remarks[0]
 
 
 def test_it_asks_for_nothing_and_runs_its_own_script_alone(tmp_path: Path) -> None:
@@ -321,6 +358,102 @@ def test_half_a_line_is_not_read(tmp_path: Path) -> None:
     assert record.num_epochs == 3 and not record.remarks
 
 
+def test_journals_that_are_a_line_apart(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epochs=5, state="running")
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:4]) + lines[4][:30])
+    found = page_of(run)
+    (stage,) = found.data()["stages"]
+    assert stage["epochs"] == 4 and stage["evolution"]["epochs"] == [0, 1, 2, 3]
+    assert {len(column) for column in stage["columns"].values()} == {4}
+    assert found.numbers["search_accuracy"] == figure(json.loads(lines[3])["search_accuracy"], True)
+
+
+def test_a_tile_says_which_epoch_its_number_is_of(tmp_path: Path) -> None:
+    run, _, _ = make_training(tmp_path / "run")
+    lines = journal(run, "metrics")
+    for line in lines[1:]:
+        del line["test_accuracy"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "epoch 1 of 3; best" in page_of(run).text()
+    # S-Net stands still in the last epoch, a warm-up
+    assert "while searching, epoch 2 of 3" in page_of(make_run(tmp_path / "search", epochs=3)).text()
+
+
+def test_a_folder_within_a_run_is_no_stage_of_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epochs=2)
+    inner, _, _ = make_training(run / "retrain")
+    record = read_record(run)
+    assert not record.stages and record.num_epochs == 2
+    assert whole_run(inner) == inner
+    (tmp_path / "run" / "config.json").write_text('{"command": "run"}')
+    assert whole_run(inner) == run and [stage.command for stage in read_record(run).stages] == ["retrain"]
+
+
+def test_a_retraining_with_several_seeds_stands_for_its_runs(tmp_path: Path) -> None:
+    runs = [make_training(tmp_path / "all" / f"seed-{seed}", seed=seed)[0] for seed in (2, 10)]
+    (tmp_path / "all" / "seed-11").mkdir()
+    assert runs_of(tmp_path / "all") == [tmp_path / "all"]
+    (tmp_path / "all" / "config.json").write_text('{"command": "retrain", "settings": {"seeds": "2-11"}}')
+    assert runs_of(tmp_path / "all") == runs
+    assert runs_of(tmp_path) == [tmp_path] and runs_of(runs[0]) == [runs[0]]
+
+
+def test_many_classes_are_counted_not_those_that_are_listed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", epochs=1, classes=[f"class {n}" for n in range(250)])
+    assert "150 more classes are in environment.json" in page_of(run).text()
+    run, _, _ = make_training(tmp_path / "training", classes=[f"class {n}" for n in range(250)], images=600)
+    assert "the first 20 of 250 classes" in page_of(run).text()
+
+
+# -- light, dark and paper ---------------------------------------------------------------------------------------------
+
+
+def colours(dark: bool) -> dict[str, tuple[float, ...]]:
+    """Named colours of the style sheet, and how much of the accent the darkest field of a confusion matrix has."""
+    css = (TEMPLATES / "page.css").read_text()
+    rule = css[css.index("[data-theme=dark]" if dark else ":root{") :].split("}")[0]
+    found = {
+        name: tuple(
+            int(value[i : i + len(value) // 3] * (6 // len(value)), 16) / 255
+            for i in range(0, len(value), len(value) // 3)
+        )
+        for name, value in re.findall(r"--(\w+):#([0-9a-f]{3,6})", rule)
+    }
+    return found | {"deepest": (float(re.search(r"--deepest:([.\d]+)", rule)[1]),)}  # type: ignore[index]
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    """Relative, as WCAG 2 defines it."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_counts_can_be_read_in_every_field_of_a_confusion_matrix(dark: bool) -> None:
+    named = colours(dark)
+    for share in range(101):
+        part = share / 100 * named["deepest"][0]
+        ground = tuple(part * a + (1 - part) * w for a, w in zip(named["accent"], named["wash"], strict=True))
+        low, high = sorted((luminance(ground), luminance(named["ink"])))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, share
+
+
+def test_paper_is_never_dark(tmp_path: Path) -> None:
+    style = page_of(make_run(tmp_path / "run", epochs=1)).source.split("<style>")[1].split("</style>")[0]
+    outside, depth, on_screens = "", 0, 0
+    for part in re.split(r"(@media[^{]*\{|[{}])", style):
+        if part.startswith("@media"):
+            depth, on_screens = depth + 1, depth + 1 if "screen" in part else on_screens
+        elif part == "{":
+            depth += 1
+        elif part == "}":
+            depth, on_screens = depth - 1, 0 if on_screens == depth else on_screens
+        elif not on_screens:
+            outside += part
+    assert "data-theme=dark" in style and "data-theme" not in outside and "--ground:#fff" in outside
+
+
 def test_warnings(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", epochs=2, shuffled_labels=True)
     (run / "nonfinite.json").write_text("[]")
@@ -354,6 +487,54 @@ def test_several_runs_side_by_side(tmp_path: Path) -> None:
     assert found.source.count('class="line r0"') > 3
 
 
+def test_a_mean_is_over_runs_that_differ_by_their_seed_alone(tmp_path: Path) -> None:
+    make = partial(make_run, epochs=2, space_name="nasbench201")
+    runs = [make(tmp_path / f"seed-{seed}", seed=seed) for seed in range(3)]
+    runs += [make(tmp_path / "again", seed=1), make(tmp_path / "stopped", seed=7, state="interrupted")]
+    runs += [make(tmp_path / "other", seed=9, cycles=3), make(tmp_path / "another", seed=10, cycles=3)]
+    (runs[2] / "metrics.jsonl").write_text(
+        "".join(json.dumps({k: v for k, v in line.items() if k != "eval_loss"} | {"val_accuracy": 0.5}) + "\n"
+                for line in journal(runs[2], "metrics"))
+    )  # fmt: skip
+    (rows,) = page_of(*runs).table("runs")
+    means = [dict(zip(rows[0], [row[0], row[1], row[2], "", *row[3:]], strict=True)) for row in rows[1 + len(runs) :]]
+    assert [mean["search"] for mean in means] == ["cdarts on digits", "cdarts on digits, cycles 3"]
+    assert [mean["seed"] for mean in means] == ["n = 3", "n = 2"], "one run of each seed, of those that are done"
+    values = [journal(run, "metrics")[-1]["eval_accuracy"] for run in runs[:3]]
+    assert means[0]["E-Net"].startswith(f"{100 * sum(values) / 3:.2f} %")
+    assert means[0]["search, alpha's half"] == "50.00 % (n = 1)"
+
+
+def test_trainings_of_other_cells_are_other_groups(tmp_path: Path) -> None:
+    runs = []
+    for seed, name in enumerate(("darts-v1", "darts-v2", "darts-v2")):
+        run, _, _ = make_training(tmp_path / f"run-{seed}", seed=seed)
+        config = {"command": "retrain", "settings": {"data": "made", "seed": seed}}
+        (run / "config.json").write_text(json.dumps(config | {"genotype": zoo.load(name).to_json()}))
+        runs.append(run)
+    (rows,) = page_of(*runs).table("runs")
+    assert [(row[1], row[2]) for row in rows[4:]] == [
+        ("retrain on made (1)", "n = 1"),
+        ("retrain on made (2)", "n = 2"),
+    ]
+
+
+def test_many_runs_are_told_apart(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"run-{n}", epochs=2, space_name="nasbench201", seed=n, cycles=n) for n in range(9)]
+    found = page_of(*runs)
+    assert len({tone(index) for index in range(24)}) == 24
+    dots = [a["d"] for t, a in found.elements if t == "path" and (a.get("class") or "").startswith("dot r0")]
+    assert len(dots) == 4 and len({d.translate(str.maketrans("", "", "0123456789. ")) for d in dots}) == 2
+    for run in runs:
+        assert found.text().count(run.name) >= 3, "in the table, in the key of the curves and in that of the dots"
+
+
+def test_cells_are_compared_with_the_first_that_there_is(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "none", epochs=0, state="running", space_name="nasbench201")]
+    runs += [make_run(tmp_path / name, epochs=2, space_name="nasbench201", seed=3) for name in ("a", "b")]
+    assert 'class="op' in page_of(*runs).source and " differs" not in page_of(*runs).source.split("<tbody>")[-1]
+
+
 def test_runs_of_different_kinds_share_a_page(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "a", epochs=2),
@@ -368,7 +549,14 @@ def test_runs_of_different_kinds_share_a_page(tmp_path: Path) -> None:
 
 def test_what_is_said_of_settings(tmp_path: Path) -> None:
     record = read_record(make_run(tmp_path / "run", epochs=1))
-    text = page([record], lambda _: {"algorithm": {"name": "cdarts", "space": {"name": "darts"}, "channels": 36}})
+    reference = Reference("preset x", {"algorithm": {"name": "cdarts", "space": {"name": "darts"}, "channels": 36}})
+    text = page([record], lambda _: reference)
     first = Page(text).table("settings")[0]
     assert first[1:] == [["algorithm.channels", "16", "36"]]
+    assert "search, against preset x" in Page(text).text()
     assert asdict(Time(1))["num_epochs"] == 1
+    same = page([record], lambda _: Reference("preset y", {"algorithm": record.algorithm}))
+    assert "Nothing differs." in Page(same).text() and "algorithm.channels" in Page(same).text()
+    assert "algorithm.channels" in Page(page([record])).text(), "settings that are compared with nothing are shown too"
+    (view,) = one_run(record, lambda _: None, DETAILS[0])["settings"]
+    assert not view.reference and ("seed", "0") in view.others

@@ -1,7 +1,6 @@
 """Many searches under one protocol, method by method and seed by seed, and one table of what they found."""
 
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -238,25 +237,16 @@ class Compare:
 
 
 def leave_comparison(out: Path, contenders: Sequence[PlannedRun], found: "Sequence[Found]", table: Table) -> None:
-    """Write the page of all searches that have a run directory, and say where it lies; a page that fails is a line."""
-    from cdarts.commands.report import PAGE, reference_of
-    from cdarts.report.page import write_page
+    """Write the page of all searches, with the true accuracy of what they found."""
+    from cdarts.commands.report import leave_page_of_several
 
-    runs = [contender.path for contender in contenders if (contender.path / "config.json").is_file()]
-    if not runs:
-        return
     genotypes = {(search.method, search.seed): search.genotype for search in found}
     known = {
         contender.path: {"true_test_accuracy": table.result(genotype, "cifar10").test_200 / 100}
         for contender in contenders
         if (genotype := genotypes.get((contender.name, contender.seed))) is not None
     }
-    try:
-        write_page(runs, out / PAGE, reference_of, known=known)
-    except Exception as error:  # the comparison itself is done
-        print(f"warning: the page was not written: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        return
-    print(f"report  {out / PAGE}", flush=True)
+    leave_page_of_several([contender.path for contender in contenders], out, known)
 
 
 def found_by(contender: PlannedRun) -> "Found":

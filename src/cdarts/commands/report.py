@@ -4,10 +4,10 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,6 +15,7 @@ from cdarts.commands.common import announce
 from cdarts.errors import ConfigurationError, DiskError
 
 if TYPE_CHECKING:
+    from cdarts.report.page import Known, Reference
     from cdarts.report.page_records import Record
 
 PAGE = "report.html"
@@ -31,7 +32,7 @@ class Report:
     """Write the page of a run as it stands, or one page that compares several: a single file that needs no network."""
 
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN")]]
-    """Run directories, in whatever state they are."""
+    """Run directories, in whatever state they are; a retraining with several seeds stands for its runs."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The file; default: report.html in the run's directory, in the working directory for several runs."""
     tensorboard: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -48,10 +49,11 @@ class Report:
             print(f"events  {self.tensorboard}: tensorboard --logdir {shlex.quote(str(self.tensorboard))}")
             return 0
         from cdarts.report.page import write_page
+        from cdarts.report.page_records import runs_of
 
         default = self.runs[0] / PAGE if len(self.runs) == 1 else Path(PAGE)
         out = self.out or default
-        write_page(self.runs, out, reference_of)
+        write_page([run for path in self.runs for run in runs_of(path)], out, reference_of)
         print(f"report  {out}")
         return 0
 
@@ -74,24 +76,43 @@ def write_event_files(runs: Sequence[Path], folder: Path) -> None:
             events.close()
 
 
-def reference_of(record: "Record") -> Mapping[str, Any] | None:
-    """What the settings of a run's page are compared with: the preset of a search or of a retraining."""
-    from cdarts.presets import PRESETS
+def reference_of(record: "Record") -> "Reference | None":
+    """What the settings of a run's page are compared with: the preset of a search or of a retraining.
+
+    A search that bears the name of no preset, such as a row of an ablation, is compared with the preset that its name
+    begins with, else with that of its algorithm's name.
+    """
+    from cdarts.presets import PRESETS, preset_under
+    from cdarts.protocols import PROTOCOLS
+    from cdarts.report.page import Reference
+    from cdarts.report.page_records import text_of
     from cdarts.retraining import DEFAULT_PRESET, RETRAINING_PRESETS
     from cdarts.settings import to_json
 
     if record.command == "retrain":
-        recipe = RETRAINING_PRESETS.get(record.preset, RETRAINING_PRESETS[DEFAULT_PRESET])
-        return {"training": to_json(recipe)}
-    # `cdarts run` names a preset and what it did to it: "cdarts, sized to 4m"
-    preset = PRESETS.get(record.preset.split(",")[0])
-    return {"algorithm": to_json(preset)} if record.command == "search" and preset is not None else None
+        name = record.preset or DEFAULT_PRESET
+        recipe = RETRAINING_PRESETS.get(name)
+        return None if recipe is None else Reference(f"preset {name}", {"training": to_json(recipe)})
+    if record.command != "search":
+        return None
+    # other commands say what they did to the preset: "cdarts, sized to 4m", or its protocol: "darts, nasbench201-small"
+    name, _, rest = record.preset.partition(", ")
+    if name not in PRESETS:
+        begun = [preset for preset in PRESETS if name.startswith(f"{preset}-")]
+        name = max(begun, key=len, default=text_of(record.algorithm.get("name")))
+    if name not in PRESETS:
+        return None
+    if rest in PROTOCOLS:
+        return Reference(f"preset {name} under {rest}", {"algorithm": to_json(preset_under(name, PROTOCOLS[rest]))})
+    return Reference(f"preset {name}", {"algorithm": to_json(PRESETS[name])})
 
 
 class LivePage:
     """The page of a run that is going on, written now and then; whatever goes wrong in it, the run goes on."""
 
     def __init__(self, run: Path) -> None:
+        from cdarts.report.page_records import whole_run
+
         self.run = whole_run(run)
         self.cost = FIRST_COST_SECONDS
         self.written = time.monotonic()
@@ -131,12 +152,22 @@ def leave_page(run: Path, *, failed: bool) -> None:
             print(f"report  {run / PAGE}", flush=True)
 
 
-def whole_run(path: Path) -> Path:
-    """The run that a run directory is a stage of; itself if it is none."""
-    from cdarts.report.page_records import STAGES
+def leave_page_of_several(runs: Sequence[Path], out: Path, known: "Known | None" = None) -> None:
+    """Write one page of those runs that have a directory into `out`, and say where it lies; a failure is one line.
 
-    parent = path.resolve().parent
-    return path.parent if path.name in STAGES and (parent / "config.json").is_file() else path
+    known: as `cdarts.report.page.write_page` takes it.
+    """
+    from cdarts.report.page import write_page
+
+    begun = [run for run in runs if (run / "config.json").is_file()]
+    if not begun:
+        return
+    try:
+        write_page(begun, out / PAGE, reference_of, known=known or {})
+    except Exception as error:  # the runs themselves are done
+        print(f"warning: the page was not written: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return
+    print(f"report  {out / PAGE}", flush=True)
 
 
 COMMAND = Report

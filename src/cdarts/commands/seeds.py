@@ -57,11 +57,12 @@ def open_folder(out: Path, config: dict[str, Any]) -> "RunDir":
 
 
 def retrain_seeds(run_dir: "RunDir", settings: "Retrain", genotype: Genotype) -> int:
-    """Train with each of the seeds that is not done, and write ``summary.json``; returns an exit code.
+    """Train with each of the seeds that is not done, and write ``summary.json`` and a page; returns an exit code.
 
     Each run is an ordinary one, ``seed-N``. Raises `SeedFailed` after the summary if runs have failed, `Interrupted`
     once a signal has stopped them all.
     """
+    from cdarts.commands.report import leave_page_of_several
     from cdarts.engine.processes import RESOURCES
     from cdarts.engine.run_dir import read_json
 
@@ -76,6 +77,7 @@ def retrain_seeds(run_dir: "RunDir", settings: "Retrain", genotype: Genotype) ->
             run_dir.write_json("genotype.json", genotype.to_json())
             for line in in_words(summary):
                 print(line, flush=True)
+        leave_page_of_several([run.path for run in runs], run_dir.path)
         if failures:
             first, message = next(iter(failures.items()))
             raise SeedFailed(

@@ -175,7 +175,7 @@ class Watched:
         if steps:
             words.append(f"step {step or 0:g} of {steps:g}")
         left = number_of(status.get("left_seconds"))
-        if left is not None:
+        if left is not None and self.state() == "running":
             words.append(f"left {clock(max(left - self._age(part), 0.0))}{self._later(part)}")
         return f"{part.command:8} {'█' * full}{'░' * (BAR_WIDTH - full)}  {', '.join(word for word in words if word)}"
 

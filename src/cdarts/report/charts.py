@@ -6,6 +6,7 @@ All panels of a kind have one size and one frame, so that they line up; numbers 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from itertools import groupby
 from xml.sax.saxutils import escape
 
@@ -275,6 +276,18 @@ class Dot:
     tone: str
 
 
+TONES = 8
+"""Colours of runs in the page's style sheet."""
+
+PATTERNS = ("", " dash", " fine")
+"""What tells runs of one colour apart: a line's dashes, a dot's form."""
+
+
+def tone(index: int) -> str:
+    """The classes of one run or group of runs among others; they repeat after `TONES` times `PATTERNS`."""
+    return f"r{index % TONES}{PATTERNS[index // TONES % len(PATTERNS)]}"
+
+
 def scatter(dots: Sequence[Dot], x_label: str, y_label: str) -> str:
     """Accuracy, a fraction, against cost."""
     width, height, left, bottom = 720.0, 300.0, 56.0, 44.0
@@ -297,25 +310,44 @@ def scatter(dots: Sequence[Dot], x_label: str, y_label: str) -> str:
     drawn.append(f'<text class="middle" x="{_n(middle)}" y="{_n(height - 6)}">{escape(x_label)}</text>')
     for dot in dots:
         tip = f"<title>{escape(dot.label)}: {figure(dot.y, True)}, {dot.x:g}</title>"
-        drawn.append(f'<circle class="{dot.tone}" cx="{_n(x(dot.x))}" cy="{_n(y(dot.y))}" r="5">{tip}</circle>')
+        drawn.append(f'<path class="dot {dot.tone}" d="{_form(dot.tone, x(dot.x), y(dot.y))}">{tip}</path>')
     return "".join([*drawn, "</svg>"])
+
+
+def dot_sample(tone: str) -> str:
+    """A dot of the scatter plot for its key, in a field of 14 by 14."""
+    return _form(tone, 7, 7)
+
+
+def _form(tone: str, x: Number, y: Number) -> str:
+    """A circle, a square or a triangle about a point."""
+    if tone.endswith(" dash"):
+        return f"M{_n(x - 4.5)} {_n(y - 4.5)}h9v9h-9z"
+    if tone.endswith(" fine"):
+        return f"M{_n(x)} {_n(y - 6)}l5.5 10h-11z"
+    return f"M{_n(x - 5)} {_n(y)}a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z"
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
 def figure(value: Number | None, percent: bool = False) -> str:
-    """A number for people; the page's script writes it the same way."""
+    """A number for people; the page's script writes it the same way, halves away from zero."""
     if value is None:
         return "\u2013"
     if percent:
-        return f"{100 * value:.2f} %"
+        return f"{_rounded(100 * value, 2)} %"
     if float(value).is_integer() and abs(value) < 1e15:
         return str(int(value))
     if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.4f}"
+        return _rounded(value, 4)
     mantissa, _, exponent = f"{value:.3e}".partition("e")
     return f"{mantissa}e{int(exponent):+d}"
+
+
+def _rounded(value: Number, digits: int) -> str:
+    """As JavaScript's toFixed; Python's own formats take a half to the even digit."""
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
 def tick(value: Number, percent: bool) -> str:

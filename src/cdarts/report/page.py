@@ -41,14 +41,25 @@ from cdarts.report.page_cells import (
     evolution,
     family_class,
 )
-from cdarts.report.page_records import Columns, Frame, Record, number_of, object_of, read_record, text_of
+from cdarts.report.page_records import MAX_EPOCH, Columns, Frame, Record, number_of, object_of, read_record, text_of
 from cdarts.report.page_results import PartRow, Results, part_rows, results, sheet
 from cdarts.settings import changes
 from cdarts.statistics import spread
 from cdarts.topology import Choice, Edge, Genotype
 
-Reference = Callable[[Record], Mapping[str, Any] | None]
-"""The settings that a run's are compared with: its preset's, in JSON, or None where there are none."""
+
+@dataclass(frozen=True)
+class Reference:
+    """Settings that a run's are compared with."""
+
+    name: str
+    """Such as ``preset cdarts``."""
+    settings: Mapping[str, Any]
+    """In JSON, by the keys of the run's own."""
+
+
+References = Callable[[Record], Reference | None]
+"""The reference of each run, None where there is none."""
 
 MAX_BYTES = 1_000_000
 """Of a page."""
@@ -60,7 +71,7 @@ MAX_TEXT = 2_000
 """Characters of anything that a run directory says in words."""
 
 
-def no_reference(record: Record) -> Mapping[str, Any] | None:  # noqa: ARG001
+def no_reference(record: Record) -> Reference | None:  # noqa: ARG001
     """Nothing to compare settings with."""
     return None
 
@@ -74,9 +85,17 @@ class Detail:
     table_rows: int
     pictures: bool
     """Whether worst errors are shown."""
+    points: int = MAX_EPOCH
+    """Of each curve of one run."""
 
 
-DETAILS = (Detail(240, 1200, True), Detail(120, 150, True), Detail(60, 0, True), Detail(24, 0, False))
+DETAILS = (
+    Detail(240, 1200, True),
+    Detail(120, 150, True),
+    Detail(60, 0, True),
+    Detail(24, 0, False),
+    Detail(24, 0, False, points=400),
+)
 
 
 MEASURES = {
@@ -134,6 +153,18 @@ class Position:
     rows: list[list[str]]
 
 
+@dataclass(frozen=True)
+class SettingsView:
+    """What a stage was configured with."""
+
+    title: str
+    reference: str
+    """What it is compared with; nothing where it is compared with nothing."""
+    differing: list[tuple[str, str, str]]
+    """Key, value, the reference's value."""
+    others: list[tuple[str, str]]
+
+
 @dataclass
 class StageView:
     """A search, a retraining, or several runs of one kind over each other."""
@@ -144,6 +175,8 @@ class StageView:
     evolution: Evolution | None = None
     ticks: list[tuple[Number, int]] = field(default_factory=list)
     """Where, in percent of the slider, cells changed, and in how many edges."""
+    left_out: int = 0
+    """Epochs whose numbers are not shown."""
     epoch_words: str = ""
     panels: list[Panel] = field(default_factory=list)
     """Accuracy and losses."""
@@ -175,7 +208,7 @@ NOTHING: Known = {}
 def write_page(
     paths: Sequence[Path],
     out: Path,
-    reference: Reference = no_reference,
+    reference: References = no_reference,
     now: str | None = None,
     known: Known = NOTHING,
 ) -> None:
@@ -189,7 +222,7 @@ def write_page(
 
 
 def page(
-    records: Sequence[Record], reference: Reference = no_reference, now: str | None = None, known: Known = NOTHING
+    records: Sequence[Record], reference: References = no_reference, now: str | None = None, known: Known = NOTHING
 ) -> str:
     """The page as text, under `MAX_BYTES`: where it would be larger, it holds fewer epochs of alpha and of the table.
 
@@ -204,7 +237,7 @@ def page(
     return text
 
 
-def _page(records: Sequence[Record], reference: Reference, written: str, detail: Detail, known: Known) -> str:
+def _page(records: Sequence[Record], reference: References, written: str, detail: Detail, known: Known) -> str:
     script, style = _asset("page.js"), _asset("page.css") + _families()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     view = one_run(records[0], reference, detail) if len(records) == 1 else many_runs(records, detail, known)
@@ -236,6 +269,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["drawing"] = Markup  # of SVG that this package has made, and escaped where it holds text
+    environment.filters["dot"] = charts.dot_sample
     return environment
 
 
@@ -251,7 +285,7 @@ def _families() -> str:
     dark = [f".{name}{{--family:{family.dark}}}" for name, family in named.items()]
     chosen = "".join(f":root[data-theme=dark] {rule}" for rule in dark)
     system = "".join(f":root:not([data-theme=light]) {rule}" for rule in dark)
-    return f"{light}{chosen}@media screen and (prefers-color-scheme:dark){{{system}}}"
+    return f"{light}@media screen{{{chosen}}}@media screen and (prefers-color-scheme:dark){{{system}}}"
 
 
 def _embedded(value: Any) -> str:
@@ -265,7 +299,7 @@ def _embedded(value: Any) -> str:
 # -- one run -----------------------------------------------------------------------------------------------------------
 
 
-def one_run(record: Record, reference: Reference, detail: Detail) -> dict[str, Any]:
+def one_run(record: Record, reference: References, detail: Detail) -> dict[str, Any]:
     """What the template shows of one run."""
     parts = record.stages or [record]
     genotype = record.final() or next((part.final() for part in parts if part.final()), None)
@@ -284,9 +318,10 @@ def one_run(record: Record, reference: Reference, detail: Detail) -> dict[str, A
         "tiles": _tiles(record, parts, stages),
         "stages": stages,
         "forms": _forms(genotype),
-        "settings": [pair for pair in settings if pair[1]],
+        "settings": [view for view in settings if view.differing or view.others],
         "classes": _classes(parts),
-        "sheet": sheet(parts, next((object_of(p.environment.get("images")) for p in parts if p.environment), {})),
+        "num_classes": _num_classes(_images(parts)),
+        "sheet": sheet(parts, _images(parts)),
     }
 
 
@@ -373,10 +408,14 @@ def _num_classes(images: Mapping[str, Any]) -> int:
     return len({name for split in images.values() for name in object_of(split)})
 
 
+def _images(parts: Sequence[Record]) -> dict[str, Any]:
+    """Numbers of images by split and class."""
+    return next((object_of(part.environment.get("images")) for part in parts if part.environment), {})
+
+
 def _classes(parts: Sequence[Record]) -> list[tuple[str, str, str]]:
-    """Images of each class."""
-    images = next((object_of(part.environment.get("images")) for part in parts if part.environment), {})
-    train, test = (object_of(images.get(split)) for split in ("train", "test"))
+    """Images of each class, of the first `MAX_CLASSES` classes."""
+    train, test = (object_of(_images(parts).get(split)) for split in ("train", "test"))
     names = list(dict.fromkeys([*train, *test]))
     return [
         (_cut(name), text_or_number(train.get(name, 0)), text_or_number(test.get(name, 0)))
@@ -387,15 +426,15 @@ def _classes(parts: Sequence[Record]) -> list[tuple[str, str, str]]:
 def _tiles(record: Record, parts: Sequence[Record], stages: Sequence[StageView]) -> list[Tile]:
     tiles = []
     summary = record.summary
-    test = next((part.last("test_accuracy") for part in reversed(parts) if part.command == "retrain"), None)
-    if test is not None:
+    tested = next((part for part in reversed(parts) if part.command == "retrain"), None)
+    test = None if tested is None else tested.last("test_accuracy")
+    if tested is not None and test is not None:
+        when = _when(tested, "test_accuracy")
         best = max(
             (value for part in parts for value in part.columns.get("test_accuracy", []) if value is not None),
             default=test,
         )
-        tiles.append(
-            Tile(figure(test, True), "test accuracy", f"last epoch; best {figure(best, True)}, chosen on test")
-        )
+        tiles.append(Tile(figure(test, True), "test accuracy", f"{when}; best {figure(best, True)}, chosen on test"))
         tiles += _interval_tiles(summary)
     parameters, macs = number_of(summary.get("parameters")), number_of(summary.get("macs"))
     if parameters is not None:
@@ -409,6 +448,12 @@ def _tiles(record: Record, parts: Sequence[Record], stages: Sequence[StageView])
             continue
         tiles += _search_tiles(part, stage)
     return tiles
+
+
+def _when(part: Record, key: str) -> str:
+    """The epoch of the newest number of a journal."""
+    newest = max(epoch for epoch, value in enumerate(part.columns[key]) if value is not None) + 1
+    return "last epoch" if newest == part.num_epochs else f"epoch {newest} of {part.num_epochs}"
 
 
 def _interval_tiles(summary: Mapping[str, Any]) -> list[Tile]:
@@ -446,17 +491,16 @@ def _search_tiles(part: Record, stage: StageView) -> list[Tile]:
     ):
         value = part.last(key)
         if value is not None:
-            note = {"val_accuracy": "half that alpha learns from"}.get(key, "while searching, last epoch")
+            note = {"val_accuracy": "half that alpha learns from"}.get(key, f"while searching, {_when(part, key)}")
             tiles.append(Tile(figure(value, True), label, note))
     final = part.final()
     skips, free = part.last("skips"), part.last("parameter_free")
     if final is not None and skips is not None and free is not None:
         tiles.append(Tile(f"{skips:g} of {len(final.operations())}", "edges skip", f"{free:g} without parameters"))
-    if stage.evolution is not None and len(stage.evolution.changes) > 1:
-        steady = next((n for n, change in enumerate(reversed(stage.evolution.changes)) if change), None)
-        epochs = stage.evolution.data["epochs"]
-        note = "the cells never changed" if steady is None else f"last change in epoch {epochs[-1 - steady] + 1}"
-        since = part.num_epochs if steady is None else epochs[-1] - epochs[-1 - steady]
+    if stage.evolution is not None and len(part.frames) > 1:
+        last = stage.evolution.changes[-1][0] if stage.evolution.changes else None
+        note = "the cells never changed" if last is None else f"last change in epoch {last + 1}"
+        since = part.num_epochs if last is None else part.frames[-1].epoch - last
         tiles.append(Tile(str(since), "epochs unchanged", note))
     tiles.append(Tile(clock(_seconds(part)), "search", f"{part.num_epochs} epochs"))
     return tiles
@@ -509,10 +553,14 @@ Lines = Mapping[str, tuple[str, str]]
 
 def _stage(record: Record, number: int, detail: Detail) -> StageView:
     columns, phases = record.columns, record.word("phase")
+    if record.num_epochs > detail.points:
+        columns = {key: list(thinned(values, detail.points)) for key, values in columns.items()}
     names = list(dict.fromkeys(phase for phase in phases if phase))
     shades = {phase: min(index, 3) for index, phase in enumerate(names)}
     cycles = record.number("cycle")
-    opened = [epoch for epoch, cycle in enumerate(cycles) if cycle is not None and cycle not in cycles[:epoch]]
+    first_of = {cycle: epoch for epoch, cycle in reversed(list(enumerate(cycles))) if cycle is not None}
+    opened = sorted(first_of.values())
+    words = _epoch_words(phases, cycles)
     axis = Time(record.num_epochs, phases, shades, opened)
     is_search = record.command != "retrain"
     view = StageView(
@@ -521,16 +569,14 @@ def _stage(record: Record, number: int, detail: Detail) -> StageView:
         num_epochs=record.num_epochs,
         phases=[(_cut(phase), shades[phase]) for phase in names] if len(names) > 1 else [],
         has_cycles=bool(opened),
-        epoch_words=_epoch_words(record, record.num_epochs - 1),
+        epoch_words=words[-1] if words else "",
+        left_out=max(record.num_epochs - detail.points, 0),
     )
     if record.frames:
         view.evolution = evolution(record.frames, detail.frames)
     if view.evolution is not None:
         last = max(record.num_epochs - 1, 1)
-        epochs = view.evolution.data["epochs"]
-        view.ticks = [
-            (100 * epoch / last, change) for epoch, change in zip(epochs, view.evolution.changes, strict=True) if change
-        ]
+        view.ticks = [(100 * epoch / last, change) for epoch, change in view.evolution.changes]
     groups: list[tuple[str, Lines]] = [("Accuracy", ACCURACIES), ("Loss", LOSSES)]
     groups.append(("True accuracy of the cell", TRUTH))
     used = {"skipped_batches", "stage"}.union(*(lines for _, lines in groups), *ALPHA.values())
@@ -549,18 +595,18 @@ def _stage(record: Record, number: int, detail: Detail) -> StageView:
     view.data = {
         "epochs": record.num_epochs,
         "columns": columns,
-        "words": [_epoch_words(record, epoch) for epoch in range(record.num_epochs)],
+        "words": words,
         "evolution": None if view.evolution is None else view.evolution.data,
     }
     return view
 
 
-def _epoch_words(record: Record, epoch: int) -> str:
-    """``joint, cycle 3``."""
-    if epoch < 0:
-        return ""
-    phase, cycle = record.word("phase")[epoch], record.number("cycle")[epoch]
-    return ", ".join(word for word in (_cut(phase or ""), "" if cycle is None else f"cycle {cycle + 1}") if word)
+def _epoch_words(phases: Sequence[str | None], cycles: Sequence[int | None]) -> list[str]:
+    """For each epoch ``joint, cycle 3``."""
+    return [
+        ", ".join(word for word in (_cut(phase or ""), "" if cycle is None else f"cycle {cycle + 1}") if word)
+        for phase, cycle in zip(phases, cycles, strict=True)
+    ]
 
 
 def _panel(title: str, lines: Lines, columns: Columns, clock: Time) -> Panel | None:
@@ -586,12 +632,13 @@ def _numbers(record: Record, detail: Detail) -> tuple[list[str], list[list[str]]
         cells = [record.columns[key][epoch] if epoch < len(record.columns[key]) else None for key in keys]
         cycle = cycles[epoch]
         words = [str(epoch + 1), _cut(phases[epoch] or ""), "" if cycle is None else str(cycle + 1)]
-        body.append(words + ["" if value is None else _short(value) for value in cells])
+        body.append(words + ["" if value is None else _exact(value) for value in cells])
     return ["epoch", "phase", "cycle", *(key.replace("_", " ") for key in keys)], body
 
 
-def _short(value: Number) -> str:
-    return f"{value:.6g}"
+def _exact(value: Number) -> str:
+    """The shortest text that reads back as the same number."""
+    return repr(value).removesuffix(".0")
 
 
 def _forms(genotype: Genotype | None) -> list[tuple[str, str]]:
@@ -615,23 +662,23 @@ def _compact(genotype: Genotype) -> str:
     return re.sub(r'\[\s+(\d+),\s+(\d+),\s+("\w+")\s+\]', r"[\1, \2, \3]", text)
 
 
-def _settings(
-    record: Record, reference: Mapping[str, Any] | None
-) -> tuple[str, list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-    """Title, what differs from the preset (key, value, preset's value), and everything else."""
+def _settings(record: Record, reference: Reference | None) -> SettingsView:
     flat: dict[str, str] = {}
     _flatten(record.config, "", flat, "genotype")
     flat = {key.removeprefix("settings."): value for key, value in flat.items()}
     differing: dict[str, tuple[Any, Any]] = {}
     if reference is not None:
-        own = {key: record.settings.get(key) for key in reference}
-        differing = changes(dict(reference), own)
-    rows = [(key, _cut(_json(now)), _cut(_json(before))) for key, (before, now) in differing.items()]
-    title = record.command if record.command != "search" else f"search, against preset {record.preset}"
-    if record.command == "retrain":
-        title = f"retraining, against preset {record.preset or 'cifar10'}"
-    rest = [(key, _cut(value), "") for key, value in flat.items() if key not in differing]
-    return _cut(title), rows, rest
+        own = {key: record.settings.get(key) for key in reference.settings}
+        differing = changes(dict(reference.settings), own)
+    return SettingsView(
+        title=_cut(NAMES_OF_COMMANDS.get(record.command, record.command)),
+        reference="" if reference is None else _cut(reference.name),
+        differing=[(key, _cut(_json(now)), _cut(_json(before))) for key, (before, now) in differing.items()],
+        others=[(key, _cut(value)) for key, value in flat.items() if key not in differing],
+    )
+
+
+NAMES_OF_COMMANDS = {"run": "search and retraining", "retrain": "retraining"}
 
 
 def _flatten(value: Any, key: str, flat: dict[str, str], left_out: str) -> None:
@@ -734,13 +781,14 @@ COSTED = {
 
 MOST_TILES = 12
 
+MAX_TOLD = 40
+"""Characters of a setting in the name of a group."""
+
 MOST_POINTS = 2_400
 """Of all curves of a panel; more runs have fewer each."""
 
 LISTED = 6
 """Runs that a panel of curves lists by itself."""
-
-TONES = 8
 
 
 @dataclass(frozen=True)
@@ -764,16 +812,16 @@ class Difference:
     cell: str
     edge: str
     operations: list[tuple[str, str, bool]]
-    """For each run: label, class, and whether it differs from the first run's."""
+    """For each run: label, class, and whether it differs from that of the first run that has a cell."""
 
 
 def many_runs(records: Sequence[Record], detail: Detail, known: Known = NOTHING) -> dict[str, Any]:
     """What the template shows of several runs."""
     names = names_of([record.path for record in records])
-    groups = [_group(record) for record in records]
+    groups = _groups(records)
     kinds = list(dict.fromkeys(groups))
     by_group = 1 < len(kinds) < len(records)
-    tones = [f"r{(kinds.index(group) if by_group else index) % TONES}" for index, group in enumerate(groups)]
+    tones = [charts.tone(kinds.index(group) if by_group else index) for index, group in enumerate(groups)]
     merged = [_merged(record, known.get(record.path, {})) for record in records]
     keys = [key for key in TABLED if any(_last(columns, key) is not None for columns in merged)]
     rows = [
@@ -799,6 +847,7 @@ def many_runs(records: Sequence[Record], detail: Detail, known: Known = NOTHING)
             "differences": _differences(records),
             "names": names,
             "scatter": _scatter(records, names, tones, merged),
+            "key": list(dict.fromkeys(zip(tones, groups if by_group else names, strict=True))),
         },
         "title": f"{len(records)} runs",
         "subtitle": _cut(" · ".join(kinds)),
@@ -817,6 +866,7 @@ def many_runs(records: Sequence[Record], detail: Detail, known: Known = NOTHING)
         "forms": [],
         "settings": [],
         "classes": [],
+        "num_classes": 0,
         "sheet": None,
     }
 
@@ -831,10 +881,44 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     return [_cut(f"{path} ({index + 1})") for index, path in enumerate(absolute)]
 
 
-def _group(record: Record) -> str:
-    """What runs that differ by their seed alone have in common."""
-    data = Path(text_of(record.settings.get("data")) or "?").name
-    return _cut(f"{record.preset if record.command == 'search' and record.preset else record.command} on {data}")
+OF_ONE_RUN = frozenset(
+    {"seed", "out", "device", "threads", "workers", "images", "data_root", "checkpoint_seconds", "snapshots", "table"}
+)
+"""Settings that do not tell runs of one method apart: where they ran, what they kept, and their seed."""
+
+MOST_TOLD_APART = 2
+"""Settings by which the name of a group tells it from others of the same preset and data."""
+
+
+def _groups(records: Sequence[Record]) -> list[str]:
+    """For each run the name of its group: runs of a group differ by their seed alone.
+
+    That is, in their other settings and, for a training, in the genotype they agree.
+    """
+    names, settings = [], []
+    for record in records:
+        data = Path(text_of(record.settings.get("data")) or "?").name
+        of = record.preset if record.command == "search" and record.preset else record.command
+        names.append(f"{of} on {data}")
+        flat: dict[str, str] = {}
+        own = {key: value for key, value in record.settings.items() if key not in OF_ONE_RUN}
+        _flatten(own, "", flat, "")
+        settings.append(flat | {"genotype": _json(record.config.get("genotype", ""))})
+    told = []
+    for name, own in zip(names, settings, strict=True):
+        alike = [other for other_name, other in zip(names, settings, strict=True) if other_name == name]
+        keys = [key for key in own if any(other.get(key) != own[key] for other in alike) and key != "genotype"]
+        words = [f"{key.removeprefix('algorithm.').removeprefix('training.')} {own[key]}" for key in keys]
+        told.append(_cut(", ".join([name, *(word[:MAX_TOLD] for word in words[:MOST_TOLD_APART])])))
+    # what their names do not tell apart, a number does
+    kinds: dict[str, list[dict[str, str]]] = {}
+    for name, own in zip(told, settings, strict=True):
+        if own not in kinds.setdefault(name, []):
+            kinds[name].append(own)
+    return [
+        name if len(kinds[name]) == 1 else f"{name} ({kinds[name].index(own) + 1})"
+        for name, own in zip(told, settings, strict=True)
+    ]
 
 
 def _merged(record: Record, known: Mapping[str, float]) -> Columns:
@@ -859,10 +943,19 @@ def _all_seconds(record: Record) -> Number:
 def _spreads(
     records: Sequence[Record], groups: Sequence[str], merged: Sequence[Columns], keys: Sequence[str]
 ) -> list[tuple[str, str, list[str], str]]:
-    """For each group its name, number of runs, mean and sample standard deviation of every column, mean time."""
+    """For each group its name, number of seeds, mean and sample standard deviation of every column, mean time.
+
+    Over the runs that are done, of each seed the first one; a column that some of them lack says how many have it.
+    """
     rows = []
     for group in dict.fromkeys(groups):
-        members = [index for index, other in enumerate(groups) if other == group]
+        seeds: dict[Any, int] = {}
+        for index, record in enumerate(records):
+            if groups[index] == group and record.state == "done":
+                seeds.setdefault(_json(record.settings.get("seed")), index)
+        members = list(seeds.values())
+        if not members:
+            continue
         cells = []
         for key in keys:
             values = [value for index in members if (value := _last(merged[index], key)) is not None]
@@ -872,7 +965,8 @@ def _spreads(
             found = spread(values)
             mean = figure(found.mean, _is_percent(key))
             std = "" if found.std is None else figure(found.std, _is_percent(key)).removesuffix(" %")
-            cells.append(f"{mean} ± {std}" if std else mean)
+            words = f"{mean} ± {std}" if std else mean
+            cells.append(words if len(values) == len(members) else f"{words} (n = {len(values)})")
         seconds = [_all_seconds(records[index]) for index in members]
         rows.append((group, str(len(members)), cells, clock(spread(seconds).mean)))
     return rows
@@ -933,7 +1027,14 @@ def _spread_tiles(spreads: Sequence[tuple[str, str, list[str], str]], keys: Sequ
             ((key, cell) for key, cell in zip(keys, cells, strict=True) if "±" in cell and key in COSTED), None
         )
         if found is not None:
-            tiles.append(Tile(found[1].replace(" %", "") + " %", COSTED[found[0]].lower(), f"{group}, n = {count}"))
+            value, _, fewer = found[1].partition(" (")
+            tiles.append(
+                Tile(
+                    value.replace(" %", "") + " %",
+                    COSTED[found[0]].lower(),
+                    f"{group}, {fewer.removesuffix(')') or f'n = {count}'}",
+                )
+            )
     return tiles[:MOST_TILES]
 
 
@@ -948,15 +1049,12 @@ def _differences(records: Sequence[Record]) -> list[Difference]:
         edges: list[Edge] = sorted({choice.edge for genotype in genotypes for choice in genotype.cells[kind]})
         for edge in edges:
             operations = [None if genotype is None else _on(genotype.cells[kind], edge) for genotype in found]
+            first = _on(genotypes[0].cells[kind], edge)
             cells = [
-                ("–", "", False)
+                ("–", "", genotype is not None and operation != first)
                 if operation is None
-                else (operation_label(operation), family_class(operation), operation != operations[0])
-                for operation in operations
-            ]
-            cells = [
-                (label, tone, differs or operation != operations[0])
-                for (label, tone, differs), operation in zip(cells, operations, strict=True)
+                else (operation_label(operation), family_class(operation), operation != first)
+                for operation, genotype in zip(operations, found, strict=True)
             ]
             rows.append(Difference(kind, f"{edge.source} → {edge.target}", cells))
     return rows

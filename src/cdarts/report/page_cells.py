@@ -81,8 +81,10 @@ class Evolution:
     """All kinds of cell, and what the script needs to show them at any epoch."""
 
     cells: list[CellView]
-    changes: list[int]
-    """Edges in which each frame differs from the one before."""
+    changes: list[tuple[int, int]]
+    """Epochs after which a cell had changed, and in how many edges; of all epochs, the shown ones or not."""
+    left_out: int
+    """Epochs whose cells are not shown."""
     data: dict[str, Any]
     families: list[tuple[str, str]]
     """Class and name of those that occur."""
@@ -94,8 +96,9 @@ def evolution(frames: Sequence[Frame], most: int) -> Evolution | None:
     kept = _thinned(frames, most)
     if not kept or kept[-1].genotype.space not in SPACES:
         return None
+    changes = [(after.epoch, _changed(before.genotype, after.genotype)) for before, after in pairwise(frames)]
     try:
-        return _evolution(kept)
+        return _evolution(kept, [change for change in changes if change[1]], len(frames) - len(kept))
     except GenotypeError:  # a cell that cannot be drawn
         return None
 
@@ -108,7 +111,7 @@ def _thinned(frames: Sequence[Frame], most: int) -> list[Frame]:
     return [frames[place] for place in sorted(places)]
 
 
-def _evolution(frames: Sequence[Frame]) -> Evolution:
+def _evolution(frames: Sequence[Frame], changes: list[tuple[int, int]], left_out: int) -> Evolution:
     last = frames[-1].genotype
     space = SPACES[last.space]()  # type: ignore[call-arg]
     edges, operations = space.all_edges(), space.operations
@@ -184,10 +187,9 @@ def _evolution(frames: Sequence[Frame]) -> Evolution:
                 ),
             )
         )
-    changes = [0] + [_changed(first.genotype, second.genotype) for first, second in pairwise(frames)]
     met = dict.fromkeys(name for frame in frames for name in frame.genotype.operations())
     families = {family_class(name): operation_family(name).label for name in operations if name in met}
-    return Evolution(views, changes, data, list(families.items()))
+    return Evolution(views, changes, left_out, data, list(families.items()))
 
 
 def _width(strength: int, limits: tuple[int, int]) -> Number:

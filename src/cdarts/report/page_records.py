@@ -17,7 +17,9 @@ from cdarts.topology import Choice, Genotype, genotype_from_json, parse_genotype
 STAGES = ("search", "retrain")
 """Folders of a `cdarts run` that are run directories themselves."""
 
-MAX_EPOCH = 100_000
+MAX_EPOCH = 10_000
+"""Lines of a journal beyond it are left out: a damaged number must not become a page of so many epochs."""
+
 MAX_BYTES = 64 * 1024 * 1024
 """Of a file that is read."""
 
@@ -127,6 +129,8 @@ def read_record(path: Path) -> Record:
         _object_in(path / f"{name}.json", remarks) for name in ("status", "environment", "summary")
     )
     metrics, lines = _journal(path / "metrics.jsonl", remarks), _journal(path / "genotypes.jsonl", remarks)
+    if metrics:  # a run that goes on, or that died, may have written one journal and not yet the other
+        lines = [line for line in lines if line["epoch"] <= metrics[-1]["epoch"]]
     record = Record(
         path=path,
         config=config,
@@ -140,10 +144,35 @@ def read_record(path: Path) -> Record:
         predictions=_read(path / PREDICTIONS, read_predictions, remarks),
         data_summary=_read(path / DATA, read_data_summary, remarks),
         remarks=remarks,
-        stages=[read_record(path / name) for name in STAGES if (path / name / "config.json").is_file()],
+        stages=[read_record(stage) for stage in stages_of(path, config)],
     )
     _remark(record)
     return record
+
+
+def stages_of(path: Path, config: Mapping[str, Any]) -> list[Path]:
+    """The run directories within that of a `cdarts run`; none within any other, whatever its folders are called."""
+    if config.get("command") != "run":
+        return []
+    return [path / name for name in STAGES if (path / name / "config.json").is_file()]
+
+
+def whole_run(path: Path) -> Path:
+    """The run directory of the `cdarts run` that a run directory is a stage of; itself if it is none."""
+    parent = path.resolve().parent
+    if path.name not in STAGES or not (parent / "config.json").is_file():
+        return path
+    return path.parent if _object_in(parent / "config.json", []).get("command") == "run" else path
+
+
+def runs_of(path: Path) -> list[Path]:
+    """The runs in a folder of one retraining with several seeds that have begun; of any other folder, itself."""
+    config = _object_in(path / "config.json", [])
+    if config.get("command") != "retrain" or object_of(config.get("settings")).get("seeds") is None:
+        return [path]
+    found = {int(run.name.removeprefix("seed-")): run for run in path.glob("seed-[0-9]*") if run.name[5:].isdecimal()}
+    begun = [found[seed] for seed in sorted(found) if (found[seed] / "config.json").is_file()]
+    return begun or [path]
 
 
 def object_of(value: Any) -> dict[str, Any]:
@@ -317,5 +346,7 @@ WEIGHTED = ("sep", "dil", "nor")
 def _collapsed(choices: Sequence[Choice]) -> str | None:
     """The rule by which a search warns, see `cdarts.algorithms.collapse`, in words without torch."""
     operations = [choice.operation for choice in choices if choice.operation != "none"]
+    if not operations:
+        return "every edge is none"
     free = sum(operation.split("_")[0] not in WEIGHTED for operation in operations)
     return f"{free} of {len(operations)} edges have no weights" if 3 * free >= 2 * len(operations) else None

@@ -31,8 +31,6 @@ class ConfusionCell:
     count: int
     share: str
     """Of the class's images, in percent, as the style sheet takes it."""
-    dark: bool
-    """Whether its ground is so dark that what stands on it must be light."""
     words: str
 
 
@@ -136,7 +134,6 @@ def _matrix(names: Sequence[str], confusion: Counts) -> list[list[ConfusionCell]
                 ConfusionCell(
                     count,
                     f"{100 * count / total:.1f}" if total else "0",
-                    total > 0 and count > 0.55 * total,
                     f"{names[label]} taken for {names[taken]}: {count} of {total}",
                 )
                 for taken, count in enumerate(counts)

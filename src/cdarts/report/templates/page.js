@@ -180,14 +180,17 @@
     const stop = () => {
       clearInterval(timer);
       timer = 0;
-      play.setAttribute("aria-pressed", "false");
-      play.querySelector(".play-word").textContent = "Play";
+      offer("Play");
+    };
+    const offer = (word) => {
+      play.classList.toggle("playing", word === "Pause");
+      play.setAttribute("aria-label", play.getAttribute("aria-label").replace(/^\w+/, word));
+      play.querySelector(".play-word").textContent = word;
     };
     play.addEventListener("click", () => {
       if (timer) return stop();
       if (Number(slider.value) > last) show(0);
-      play.setAttribute("aria-pressed", "true");
-      play.querySelector(".play-word").textContent = "Pause";
+      offer("Pause");
       timer = setInterval(() => {
         if (Number(slider.value) > last) return stop();
         show(Number(slider.value));
