@@ -946,6 +946,7 @@ def _spreads(
     """For each group its name, number of seeds, mean and sample standard deviation of every column, mean time.
 
     Over the runs that are done, of each seed the first one; a column that some of them lack says how many have it.
+    Nothing where every group is a single run.
     """
     rows = []
     for group in dict.fromkeys(groups):
@@ -969,7 +970,7 @@ def _spreads(
             cells.append(words if len(values) == len(members) else f"{words} (n = {len(values)})")
         seconds = [_all_seconds(records[index]) for index in members]
         rows.append((group, str(len(members)), cells, clock(spread(seconds).mean)))
-    return rows
+    return rows if any(int(count) > 1 for _, count, _, _ in rows) else []
 
 
 def _overlays(
