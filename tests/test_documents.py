@@ -267,6 +267,21 @@ def files_listed(command: str) -> set[str]:
     }
 
 
+def keys_listed(file: str) -> set[str]:
+    """The keys that docs/cli.md says a file of a run has: those of its table, and those of every journal's line."""
+    text = section(CLI, "Epochs, journals, summaries")
+    always = {"epoch", "seconds", "skipped_batches"} if file.endswith(".jsonl") else set()
+    head = rf"^\| `{re.escape(file)}` \|.*?(?=^$)"
+    (rows,) = re.findall(head, text, flags=re.DOTALL | re.MULTILINE)
+    return {key for row in table(rows) for key in in_backticks(row[0])} | always
+
+
+def keys_of(file: Path) -> set[str]:
+    """The keys of a run's file, of all lines of a journal."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.suffix == ".jsonl" else [file.read_text()]
+    return {key for line in lines for key in json.loads(line)}
+
+
 def files_of(run: Path) -> set[str]:
     return {path.name for path in run.iterdir()}
 
@@ -279,6 +294,9 @@ def test_run_directory_holds_what_is_listed() -> None:
     assert call(retrain.split()) == 0
     assert files_of(Path("found")) == files_listed("search")
     assert files_of(Path("trained")) == files_listed("retrain")
+    for run in (Path("found"), Path("trained")):
+        for file in [*run.glob("*.jsonl"), run / "summary.json"]:
+            assert keys_of(file) <= keys_listed(file.name), file
     status_keys = {key for row in table(section(CLI, "The run directory")) for key in in_backticks(row[0])}
     assert set(json.loads(Path("found/status.json").read_text())) == status_keys - {"resume", "left_seconds"}
 

@@ -180,7 +180,7 @@ def test_a_wrong_weight_is_found_and_nothing_is_written(
     monkeypatch.setitem(FORMATS, "module", Format(right.suffix, right.stem, encode, right.load))
     with pytest.raises(ExportError, match="the export is not the network: for 1 images") as raised:
         export(card, network, "module", tmp_path / "network.py", pixels)
-    assert raised.value.exit_code == 1
+    assert raised.value.exit_code == 8
     assert not list(tmp_path.iterdir())
 
 

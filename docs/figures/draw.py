@@ -86,17 +86,17 @@ def cycle() -> str:
         [
             '<svg xmlns="http://www.w3.org/2000/svg" class="cycle" viewBox="0 0 710 290" role="img">',
             "<title>One cycle of CDARTS</title>",
-            "<desc>S-Net, with every candidate operation on every edge, proposes a genotype; E-Net, deeper and with "
-            "one operation an edge, is built from it, and its stages teach those of S-Net.</desc>",
+            "<desc>S-Net, with every candidate operation on every edge, proposes a genotype; E-Net, with one operation "
+            "on each kept edge, is built from it, and teaches S-Net by its logits.</desc>",
             f"<style>{style}</style>",
             '<path class="ground" d="M0 0H710V290H0Z"/>',
             '<g transform="translate(15 35)">',
             *_sketch("S-Net", ("every candidate on every edge,", "mixed by the softmax of alpha"), every=True),
             '</g><g transform="translate(475 35)">',
-            *_sketch("E-Net", ("one operation on each kept edge;", "deeper, weights kept by name"), every=False),
+            *_sketch("E-Net", ("one operation on each kept edge;", "weights kept by name"), every=False),
             "</g>",
             *_arrow(90, ("proposes a genotype", "alpha, discretised"), back=False),
-            *_arrow(180, ("teaches", "distillation, stage by stage"), back=True),
+            *_arrow(180, ("teaches", "distillation of logits"), back=True),
             "</svg>",
             "",
         ]

@@ -46,7 +46,7 @@ commands:
 
 everywhere: -v shows the traceback of an error; --version; --help
 exit codes: 0 done, 1 bug, 2 usage or configuration, 3 data, 4 checkpoint, 5 not finite, 6 disk, 7 run in use,
-            130 / 138 / 143 stopped by a signal and resumable, 141 the reader of the output is gone
+            8 export, 130 / 138 / 143 stopped by a signal and resumable, 141 the reader of the output is gone
 """
 
 

@@ -32,12 +32,6 @@ class CheckpointError(CdartsError):
     exit_code = 4
 
 
-class ExportError(CdartsError):
-    """An exported network does not compute what the network itself does; nothing was written."""
-
-    exit_code = 1
-
-
 class NonFiniteError(CdartsError):
     """A loss or a gradient became infinite or not a number; nothing was stepped."""
 
@@ -54,3 +48,9 @@ class RunInUseError(CdartsError):
     """Another process works in this run directory."""
 
     exit_code = 7
+
+
+class ExportError(CdartsError):
+    """An exported network does not compute what the network itself does, or cannot be made; nothing was written."""
+
+    exit_code = 8

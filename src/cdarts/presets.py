@@ -33,7 +33,7 @@ PAPER = CyclicConfig(
     cycles=30,  # paper: results saturate near 30 search epochs
     warmup_epochs=1,  # eq. 2; the number: authors
     joint_epochs=1,  # authors
-    warmup_unchanged=False,  # eq. 2: E-Net is pretrained when the topology changes
+    warmup_unchanged=False,  # our reading of eq. 2: E-Net is pretrained when its topology is new
     warmup_half="val",  # eq. 2
     search_weights=Sgd(lr=0.08, momentum=0.9, weight_decay=3e-4, clip_norm=5.0),  # authors, 1 GPU
     eval_weights=Sgd(lr=0.08, momentum=0.9, weight_decay=3e-4, clip_norm=5.0),  # authors, 1 GPU
@@ -226,7 +226,7 @@ SUMMARIES: dict[str, str] = {
     "cdarts-nasbench201": "the default in the NAS-Bench-201 space",
     "cdarts-paper": "the paper's equations to the letter; the authors' values where it is silent",
     "cdarts-paper-nasbench201": "the same in the NAS-Bench-201 space",
-    "cdarts-official": "the authors' code under its launch scripts, to the letter",
+    "cdarts-official": "the authors' code under its launch scripts, without its defects",
     "cdarts-official-nasbench201": "the same for NAS-Bench-201",
     "cdarts-imagenet": "the default in the ImageNet sizes and schedule, for images of 64 to 224 pixels",
     "cdarts-paper-imagenet": "the paper's equations for ImageNet",

@@ -68,6 +68,6 @@ RETRAININGS: dict[str, Retraining] = {
 
 SUMMARIES: dict[str, str] = {
     "nasbench201-small": "a tenth of CIFAR-10 at 16x16, 3 cells of 8 channels, 24 epochs: minutes on one core a search",
-    "nasbench201-full": "CIFAR-10 and the benchmark's own network, 15 cells of 16 channels, 50 epochs: hours on a GPU",
+    "nasbench201-full": "CIFAR-10 and the benchmark's own network, 15 cells of 16 channels, 50 epochs: for a GPU",
     "darts-small": "the same tenth at 16x16, DARTS space, 5 cells of 4 channels, 12 epochs, then short retraining",
 }

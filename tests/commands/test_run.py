@@ -210,8 +210,9 @@ def test_an_export_that_fails_costs_nothing_else(
     monkeypatch.setattr("cdarts.commands.run.hand_over", fail)
     out = tmp_path / "run"
     result = run(call, out)
-    assert result.code == 1
+    assert result.code == 8
     assert result.error() == words
+    assert read_json(out / "status.json")["state"] == "done"
     assert "internal error" not in result.err
     summary = read_json(out / "summary.json")
     assert summary["exported"] == []

@@ -176,7 +176,7 @@ def dry_run(
 
 
 def accuracy_words(accuracy: float, num_images: int) -> str:
-    """``accuracy 0.6100 (95 % interval 0.486 to 0.723, 60 images)``."""
+    """``accuracy 0.6167 (95 % interval 0.490 to 0.729, 60 images)``."""
     low, high = binomial_interval(accuracy, num_images)
     return f"accuracy {accuracy:.4f} (95 % interval {low:.3f} to {high:.3f}, {num_images:,} images)"
 

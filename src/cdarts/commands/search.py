@@ -59,7 +59,7 @@ class Search(Setup):
     """Epochs of the plan, counted from 1, after which the state is kept, in snapshots/: `cdarts correlate --epoch`."""
     memory_limit: str | None = None
     """Most memory that the process may take, e.g. 8G: if it would take more, what can be computed again is not kept
-    (`--execution recompute`), then batches and learning rates are halved."""
+    (`--execution recompute`, where it would be `fused`), then batches and learning rates are halved."""
     out: Path | None = None
     """The run directory, new or empty; default: runs/<preset>-<data>-seed<seed>-<time>."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
