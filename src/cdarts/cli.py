@@ -26,7 +26,7 @@ COMMANDS: dict[str, str] = {
     "table": "make the NAS-Bench-201 table from the benchmark's published files",
     "report": "the page of a run, or of several side by side: report.html",
     "watch": "a run in the terminal while it goes on",
-    "show": "genotypes, presets, spaces, operations, plans, cells",
+    "show": "genotypes, presets, spaces, operations, plans; drawings of cells and networks",
     "doctor": "whether this machine can do the work: versions, device, disk, checkpoints, data",
 }
 """Every command: a module of that name in `cdarts.commands`, with a `COMMAND`. A new one is a file and a line here."""

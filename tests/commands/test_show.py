@@ -8,20 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import tyro
 
 from cdarts import zoo
 from cdarts.algorithms import ALGORITHMS
 from cdarts.commands import show
-from cdarts.commands.usual import USUAL
+from cdarts.commands.show_drawing import layers_of
+from cdarts.commands.usual import USUAL, usual_network
 from cdarts.engine.task import Epoch
 from cdarts.errors import ConfigurationError, DiskError, GenotypeError
+from cdarts.networks import Network, num_parameters
 from cdarts.operations import OPERATIONS
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.report.drawing import draw_genotype
+from cdarts.report.network_drawing import draw_network
+from cdarts.report.raster import genotype_png, network_png
 from cdarts.retraining import RETRAINING_PRESETS, RETRAINING_SUMMARIES
 from cdarts.settings import to_json
 from cdarts.spaces import SPACES
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def run(*arguments: str) -> int:
@@ -165,7 +172,7 @@ def test_every_space_has_usual_sizes() -> None:
         assert getattr(usual.space, "stem_name", "cifar") == stem
 
 
-# -- genotypes, cell ---------------------------------------------------------------------------------------------------
+# -- genotypes, cell, network ------------------------------------------------------------------------------------------
 
 
 def test_the_published_cells(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,14 +204,116 @@ def test_a_drawing_of_a_text_form_has_no_title(tmp_path: Path) -> None:
     assert (tmp_path / "cell.svg").read_text(encoding="utf-8") == draw_genotype(zoo.load("cdarts-nasbench201-1"))
 
 
-def test_drawings_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"cell\.png: a drawing's name must end in \.svg"):
-        run("cell", "darts-v2", "--out", str(tmp_path / "cell.png"))
+@pytest.mark.parametrize("name", ["darts-v2", "cdarts-nasbench201-1"])
+def test_a_cell_and_a_network_as_pictures(name: str, tmp_path: Path) -> None:
+    genotype = zoo.load(name)
+    assert run("cell", name, "--out", str(tmp_path / "cell.PNG")) == 0
+    assert (tmp_path / "cell.PNG").read_bytes() == genotype_png(genotype, title=name)
+    for kind in ("svg", "png"):
+        assert run("network", name, "--out", str(tmp_path / f"net.{kind}")) == 0
+    usual = usual_network(genotype.space, "cifar", cells=None, channels=None, classes=None, image_size=None)
+    layers = layers_of(usual, genotype)
+    assert (tmp_path / "net.svg").read_text(encoding="utf-8") == draw_network(genotype, layers, title=name)
+    assert (tmp_path / "net.png").read_bytes() == network_png(genotype, layers, title=name)
+
+
+@pytest.mark.parametrize("command", ["cell", "network"])
+def test_drawings_that_cannot_be_written(command: str, tmp_path: Path) -> None:
+    for name in ("drawing.pdf", "drawing", "svg"):
+        with pytest.raises(ConfigurationError, match=rf"{name}: a drawing's name must end in \.svg or \.png"):
+            run(command, "darts-v2", "--out", str(tmp_path / name))
     with pytest.raises(GenotypeError, match="Did you mean darts-v2"):
-        run("cell", "drats-v2", "--out", str(tmp_path / "cell.svg"))
+        run(command, "drats-v2", "--out", str(tmp_path / "drawing.svg"))
     with pytest.raises(DiskError):
-        run("cell", "darts-v2", "--out", str(tmp_path / "missing" / "cell.svg"))
+        run(command, "darts-v2", "--out", str(tmp_path / "missing" / "drawing.png"))
     assert not list(tmp_path.iterdir())
+
+
+def test_networks_that_cannot_be_drawn(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "net.svg")]
+    with pytest.raises(ConfigurationError, match="104 layers: a network of more than 100 cannot be drawn"):
+        run("network", "darts-v2", "--cells", "100", "--channels", "2", *out)
+    with pytest.raises(ConfigurationError, match="--stem imagenet: networks of space nasbench201"):
+        run("network", "cdarts-nasbench201-1", "--stem", "imagenet", *out)
+    assert not list(tmp_path.iterdir())
+
+
+SIZES = [
+    ["cdarts-cifar10"],
+    ["darts-v2", "--cells", "8", "--channels", "16"],
+    ["pc-darts-imagenet", "--stem", "imagenet"],
+    ["p-darts", "--stem", "half", "--classes", "100", "--image-size", "48"],
+    ["cdarts-nasbench201-1"],
+    ["nasbench201-resnet", "--cells", "3"],
+]
+
+
+@pytest.mark.parametrize("arguments", SIZES, ids=" ".join)
+def test_the_layers_have_the_parameters_of_the_network(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shown = printed_json(capsys, "genotype", *arguments)
+    printed(capsys, "network", *arguments, "--out", str(tmp_path / "net.svg"))
+    root = ET.parse(tmp_path / "net.svg").getroot()
+    texts = [[text.text for text in group.iter(f"{SVG}text")] for group in root.iter(f"{SVG}g")
+             if group.attrib.get("class", "").startswith("layer ")]  # fmt: skip
+    columns = [row for row in texts if len(row) > 2]
+    assert columns[0][0] == "image" and columns[0][-1] is None
+    assert columns[0][-2] == "\u00d7".join(map(str, (shown["image_size"], shown["image_size"], 3)))
+    assert columns[-1][:3] == ["classifier", "linear", f"{shown['classes']} classes"]
+    assert sum(int(row[-1].replace(",", "")) for row in columns[1:]) == shown["parameters"]
+    assert sum(row[0].startswith("cell ") for row in columns) == shown["cells"]
+    assert f"{shown['parameters']:,}" in [text.text for text in root.findall(f"{SVG}text")]
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_published_cell_makes_layers_of_known_shapes(name: str) -> None:
+    genotype = zoo.load(name)
+    usual = usual_network(genotype.space, "cifar", cells=6, channels=4, classes=7, image_size=16)
+    layers = layers_of(usual, genotype)
+    with torch.device("meta"):
+        network = Network(
+            usual.space,
+            usual.space.topology(genotype),
+            cells=6,
+            channels=4,
+            num_classes=7,
+            affine=True,
+            execution="plain",
+        )
+    assert sum(layer.parameters for layer in layers) == num_parameters(network)
+    cells = [layer for layer in layers if layer.kind in genotype.cells]
+    slots = [slot for slot in usual.space.layout(6, 4) if slot.kind is not None]
+    assert [(cell.kind, cell.channels) for cell in cells] == [(slot.kind, slot.out_channels) for slot in slots]
+    assert [cell.side for cell in cells] == [16 >> slot.stage + (slot.stride == 2) for slot in slots]
+    assert all(max(layer.inputs) < index for index, layer in enumerate(layers) if index)
+
+
+def test_what_the_layers_read() -> None:
+    darts = usual_network("darts", "cifar", cells=3, channels=4, classes=7, image_size=16)
+    assert [(layer.name, layer.inputs) for layer in layers_of(darts, zoo.load("darts-v2"))] == [
+        ("image", ()),
+        ("stem", (0,)),
+        ("cell 0", (1, 1)),
+        ("cell 1", (1, 2)),
+        ("cell 2", (2, 3)),
+        ("pooling", (4,)),
+        ("classifier", (5,)),
+    ]
+    imagenet = usual_network("darts", "imagenet", cells=2, channels=4, classes=7, image_size=64)
+    assert [(layer.name, layer.side, layer.inputs) for layer in layers_of(imagenet, zoo.load("darts-v2"))][1:5] == [
+        ("stem 0", 16, (0,)),
+        ("stem 1", 8, (1,)),
+        ("cell 0", 4, (1, 2)),
+        ("cell 1", 2, (2, 3)),
+    ]
+    single = usual_network("nasbench201", "cifar", cells=3, channels=4, classes=7, image_size=16)
+    layers = layers_of(single, zoo.load("cdarts-nasbench201-1"))
+    assert [layer.name for layer in layers] == [
+        "image", "stem", "cell 0", "reduction 0", "cell 1", "reduction 1", "cell 2",
+        "BatchNorm, ReLU", "pooling", "classifier",
+    ]  # fmt: skip
+    assert [layer.inputs for layer in layers[1:]] == [(index,) for index in range(len(layers) - 1)]
 
 
 # -- presets, plan -----------------------------------------------------------------------------------------------------
@@ -321,6 +430,7 @@ def test_what_the_registries_say(capsys: pytest.CaptureFixture[str]) -> None:
         ["spaces"],
         ["algorithms"],
         ["cell", "darts-v2", "--out", "{folder}/cell.svg"],
+        ["cell", "darts-v2", "--out", "{folder}/cell.png"],
     ],
     ids=" ".join,
 )
@@ -337,14 +447,14 @@ def test_no_torch_is_imported(arguments: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["genotype", "genotypes", "cell", "presets", "plan", "spaces", "operations", "algorithms"]
+    "name", ["genotype", "genotypes", "cell", "network", "presets", "plan", "spaces", "operations", "algorithms"]
 )
 def test_help_comes_from_the_fields(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(name, "--help")
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--json Print one JSON object instead." in text or name == "cell"
+    assert "--json Print one JSON object instead." in text or name in ("cell", "network")
 
 
 def test_a_subcommand_is_needed(capsys: pytest.CaptureFixture[str]) -> None:

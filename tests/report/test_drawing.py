@@ -29,6 +29,12 @@ TOY = Genotype(
     "toy",
     {"cell": (Choice(Edge(1, 0), "nor_conv_3x3"), Choice(Edge(2, 0), "skip_connect"), Choice(Edge(2, 1), "none"))},
 )
+EVERY_EDGE = tuple(
+    Choice(edge, ("sep_conv_3x3", "dil_conv_5x5", "skip_connect", "max_pool_3x3", "none")[position % 5])
+    for position, edge in enumerate(SPACES["darts"]().all_edges())
+)
+FULL = Genotype("darts", {"normal": EVERY_EDGE, "reduce": EVERY_EDGE[::-1]})
+"""Cells with all of their 14 edges."""
 
 
 def random_genotypes(space_name: str, count: int) -> list[Genotype]:
@@ -40,7 +46,7 @@ def random_genotypes(space_name: str, count: int) -> list[Genotype]:
     ]
 
 
-GENOTYPES = [DARTS_V2, DENSE, TOY, *random_genotypes("darts", 15), *random_genotypes("nasbench201", 3)]
+GENOTYPES = [DARTS_V2, DENSE, TOY, FULL, *random_genotypes("darts", 15), *random_genotypes("nasbench201", 3)]
 
 
 @dataclass(frozen=True)

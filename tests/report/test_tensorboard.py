@@ -7,14 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from cdarts.errors import ConfigurationError
 from cdarts.report.page_records import read_record
-from cdarts.report.tensorboard import EventFiles, cell_png, points_of
-from cdarts.topology import parse_genotype
+from cdarts.report.tensorboard import EventFiles
 
 _PAGES = runpy.run_path(str(Path(__file__).with_name("pages.py")))  # tests are no package
 make_run, make_training, journal = (_PAGES[name] for name in ("make_run", "make_training", "journal"))
@@ -89,16 +87,6 @@ def test_pictures(tmp_path: Path) -> None:
     assert "training images" in [
         value.tag for event in events_in(tmp_path / "trained") for value in event.summary.value
     ]
-
-
-def test_a_cell_in_pixels() -> None:
-    genotype = parse_genotype("|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|none~2|")
-    image = np.asarray(Image.open(io.BytesIO(cell_png(genotype.cells["cell"], False))))
-    assert image.shape[2] == 3 and (image == 255).all(axis=2).mean() > 0.4, "a drawing on white"
-    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
-    assert points_of("M0 0L2 0H4") == [(0, 0), (2, 0), (4, 0)]
-    curve = points_of("M0 0C0 10 10 10 10 0")
-    assert curve[-1] == (10, 0) and max(y for _, y in curve) == pytest.approx(7.5)
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Show what there is: genotypes and their cost, cells as drawings, presets, plans, spaces, operations, algorithms."""
+"""Show what there is: genotypes, their cost and their drawings, presets, plans, spaces, operations, algorithms."""
 
 import dataclasses
 import difflib
@@ -17,25 +17,23 @@ from rich.table import Table
 from cdarts import zoo
 from cdarts.algorithms import ALGORITHMS
 from cdarts.commands.show_cost import ShowCost
+from cdarts.commands.show_drawing import ShowCell, ShowNetwork
 from cdarts.commands.usual import IMAGE_CHANNELS, OfGenotype, UsualNetwork
 from cdarts.errors import ConfigurationError
 from cdarts.presets import PRESETS, SUMMARIES
 from cdarts.retraining import DEFAULT_PRESET, RETRAINING_PRESETS, RETRAINING_SUMMARIES
 from cdarts.settings import differences, to_json
 from cdarts.spaces import SPACES
+from cdarts.topology import Topology
 
 if TYPE_CHECKING:
     from cdarts.cost import Cost
     from cdarts.engine.task import Epoch
 
-Target = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")]]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 REFERENCE_PRESET = "cdarts"
 """The preset that the others are compared with."""
-
-DRAWINGS = (".svg",)
-"""File names that a drawing may end in."""
 
 
 # -- genotypes ---------------------------------------------------------------------------------------------------------
@@ -96,23 +94,10 @@ class ShowGenotype(OfGenotype):
         return 0
 
 
-def _cost(network: UsualNetwork, topology: Any) -> "Cost":
-    import torch
-
+def _cost(network: UsualNetwork, topology: Topology) -> "Cost":
     from cdarts.cost import network_cost
-    from cdarts.networks import Network
 
-    with torch.device("meta"):  # shapes are all that counting needs
-        built = Network(
-            network.space,
-            topology,
-            cells=network.cells,
-            channels=network.channels,
-            num_classes=network.classes,
-            image_channels=IMAGE_CHANNELS,
-            affine=True,
-        )
-    return network_cost(built, network.image_size, IMAGE_CHANNELS)
+    return network_cost(network.build(topology), network.image_size, IMAGE_CHANNELS)
 
 
 def _place(target: str) -> str:
@@ -153,28 +138,6 @@ class ShowGenotypes:
             for name, genotype in genotypes.items()
         ]
         _print_table(("name", "space", "operations", "source"), rows, spaced=True)
-        return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShowCell:
-    """Draw a genotype's cells: an SVG file that needs nothing else, for light and dark pages."""
-
-    target: Target
-    """A published cell (cdarts show genotypes), a genotype file, a run directory, or a text form in quotes."""
-    out: Annotated[Path, tyro.conf.arg(metavar="FILE.svg")]
-    """The file to write; one that is there is replaced."""
-
-    def run(self) -> int:
-        from cdarts.engine.files import write_bytes
-        from cdarts.report.drawing import draw_genotype
-
-        if self.out.suffix.lower() not in DRAWINGS:
-            raise ConfigurationError(f"--out {self.out}: a drawing's name must end in {' or '.join(DRAWINGS)}")
-        genotype = zoo.find(self.target)
-        is_text = self.target.lstrip().startswith(zoo.TEXT_FORMS)
-        write_bytes(self.out, draw_genotype(genotype, title="" if is_text else Path(self.target).name).encode())
-        print(self.out)
         return 0
 
 
@@ -450,6 +413,7 @@ COMMAND = (
     | Annotated[ShowGenotypes, tyro.conf.subcommand("genotypes")]
     | Annotated[ShowCost, tyro.conf.subcommand("cost")]
     | Annotated[ShowCell, tyro.conf.subcommand("cell")]
+    | Annotated[ShowNetwork, tyro.conf.subcommand("network")]
     | Annotated[ShowPresets, tyro.conf.subcommand("presets")]
     | Annotated[ShowPlan, tyro.conf.subcommand("plan")]
     | Annotated[ShowSpaces, tyro.conf.subcommand("spaces")]

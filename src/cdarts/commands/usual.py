@@ -2,13 +2,16 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from cdarts.errors import ConfigurationError
 from cdarts.spaces import SPACES, DartsSpace, Space, ToySpace
-from cdarts.topology import Genotype
+from cdarts.topology import Genotype, Topology
+
+if TYPE_CHECKING:
+    from cdarts.networks import Network
 
 IMAGE_CHANNELS = 3
 SMALLEST_IMAGE = 8
@@ -23,6 +26,24 @@ class UsualNetwork:
     channels: int
     classes: int
     image_size: int
+
+    def build(self, topology: Topology) -> "Network":
+        """On torch's ``meta`` device, which has shapes and no numbers; BatchNorm with weights, no auxiliary head."""
+        import torch
+
+        from cdarts.networks import Network
+
+        with torch.device("meta"):
+            return Network(
+                self.space,
+                topology,
+                cells=self.cells,
+                channels=self.channels,
+                num_classes=self.classes,
+                image_channels=IMAGE_CHANNELS,
+                affine=True,
+                execution="plain",
+            )
 
 
 def _usual(space: Space, image_size: int) -> UsualNetwork:

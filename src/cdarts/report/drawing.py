@@ -190,7 +190,7 @@ def _thread(layout: Layout, source: Spot, target: Spot, choice: Choice | None, l
     spots = [source]
     for column in between:
         if choice is not None and column == labelled:
-            width = len(_shortened(operation_label(choice.operation))) * CHARACTER + 14
+            width = len(shortened(operation_label(choice.operation))) * CHARACTER + 14
             spot = Spot(column, max(width, label.width), label.height, choice=choice)
         else:
             spot = Spot(column, 0.0, THREAD, is_concatenated=choice is None)
@@ -364,8 +364,8 @@ def _spread(desired: Sequence[tuple[float, float]], separations: Sequence[float]
 Point = tuple[float, float]
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_CHARACTERS_OF_TITLE = 8.2
-_CHARACTERS_OF_LEGEND = 6.8
+CHARACTER_OF_TITLE = 8.2
+CHARACTER_OF_LEGEND = 6.8
 
 
 def draw_genotype(genotype: Genotype, *, title: str = "") -> str:
@@ -374,51 +374,63 @@ def draw_genotype(genotype: Genotype, *, title: str = "") -> str:
     Raises `GenotypeError` for a cell without edges or of more than `MAX_STATES` states. That operations and edges are
     its space's own is not checked: see `Space.check`.
     """
-    concatenates = genotype.space in CONCATENATING
-    layouts = {}
-    for kind, choices in genotype.cells.items():
-        try:
-            layouts[kind] = lay_out(choices, concatenates)
-        except GenotypeError as error:
-            raise GenotypeError(f"{kind} cell: {error}") from error
-    if not layouts:
-        raise GenotypeError("a genotype without cells cannot be drawn")
-    families = list(dict.fromkeys(operation_family(operation) for operation in genotype.operations()))
-    families.sort(key=lambda family: [*FAMILIES.values(), OTHER].index(family))
+    layouts = lay_out_cells(genotype)
+    families = families_of(genotype)
     cells_width = sum(layout.width for layout in layouts.values()) + CELL_SPACING * (len(layouts) - 1)
-    legend, legend_width, legend_height = _legend(families, cells_width)
-    width = max(cells_width, legend_width, min(len(title), 60) * _CHARACTERS_OF_TITLE) + 2 * MARGIN
+    legend = legend_of(families, cells_width)
+    width = max(cells_width, legend.width, min(len(title), 60) * CHARACTER_OF_TITLE) + 2 * MARGIN
     cells_top = MARGIN + (34 if title else 0)
     cells_height = max(layout.height for layout in layouts.values())
-    height = cells_top + HEADING + cells_height + 30 + legend_height + MARGIN
+    height = cells_top + HEADING + cells_height + 30 + legend.height + MARGIN
 
-    body = [f'<rect class="ground" width="{_number(width)}" height="{_number(height)}" rx="8"/>']
+    body = [f'<rect class="ground" width="{number(width)}" height="{number(height)}" rx="8"/>']
     if title:
-        shown = _shortened(title, int((width - 2 * MARGIN) / _CHARACTERS_OF_TITLE))
-        body.append(f'<text class="title" x="{_number(MARGIN)}" y="{_number(MARGIN + 14)}">{_text(shown)}</text>')
+        shown = shortened(title, int((width - 2 * MARGIN) / CHARACTER_OF_TITLE))
+        body.append(f'<text class="title" x="{number(MARGIN)}" y="{number(MARGIN + 14)}">{xml_text(shown)}</text>')
     left = (width - cells_width) / 2
     for kind, layout in layouts.items():
         top = cells_top + HEADING + (cells_height - layout.height) / 2
-        body.append(f'<g class="cell" transform="translate({_number(left)} {_number(top)})">')
-        body.append(f'<text class="heading" x="0" y="{_number(cells_top - top + 14)}">{_text(_cell_name(kind))}</text>')
-        body += _cell(layout)
+        body.append(f'<g class="cell" transform="translate({number(left)} {number(top)})">')
+        body.append(
+            f'<text class="heading" x="0" y="{number(cells_top - top + 14)}">{xml_text(cell_name(kind))}</text>'
+        )
+        body += cell_elements(layout)
         body.append("</g>")
         left += layout.width + CELL_SPACING
-    left, top = (width - legend_width) / 2, height - MARGIN - legend_height
-    body += [f'<g transform="translate({_number(left)} {_number(top)})">', *legend, "</g>"]
+    left, top = (width - legend.width) / 2, height - MARGIN - legend.height
+    body += [f'<g transform="translate({number(left)} {number(top)})">', *legend_elements(legend), "</g>"]
     name = title or f"Cells of a genotype, space {genotype.space}"
-    size = f'width="{_number(width)}" height="{_number(height)}" viewBox="0 0 {_number(width)} {_number(height)}"'
-    role = f'class="genotype" role="img" aria-label={_attribute(name)}'
+    size = f'width="{number(width)}" height="{number(height)}" viewBox="0 0 {number(width)} {number(height)}"'
+    role = f'class="genotype" role="img" aria-label={xml_attribute(name)}'
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" {role} {size}>',
-            f"<title>{_text(name)}</title>",
-            f"<desc>{_text(description(genotype))}</desc>",
-            f"<style>{_style(families)}</style>",
+            f"<title>{xml_text(name)}</title>",
+            f"<desc>{xml_text(description(genotype))}</desc>",
+            f"<style>{style_rules(families)}</style>",
             *body,
             "</svg>\n",
         ]
     )
+
+
+def lay_out_cells(genotype: Genotype) -> dict[str, Layout]:
+    """A genotype's cells by kind, each placed. Raises `GenotypeError`, naming the cell, as `lay_out` does."""
+    layouts = {}
+    for kind, choices in genotype.cells.items():
+        try:
+            layouts[kind] = lay_out(choices, genotype.space in CONCATENATING)
+        except GenotypeError as error:
+            raise GenotypeError(f"{kind} cell: {error}") from error
+    if not layouts:
+        raise GenotypeError("a genotype without cells cannot be drawn")
+    return layouts
+
+
+def families_of(genotype: Genotype) -> list[Family]:
+    """The families of a genotype's operations, each once, in the order of the legend."""
+    families = list(dict.fromkeys(operation_family(operation) for operation in genotype.operations()))
+    return sorted(families, key=[*FAMILIES.values(), OTHER].index)
 
 
 def description(genotype: Genotype) -> str:
@@ -428,7 +440,7 @@ def description(genotype: Genotype) -> str:
         num_inputs = min(choice.edge.target for choice in choices)
         edges = "; ".join(_edge_in_words(choice, num_inputs) for choice in choices)
         end = "the output concatenates all nodes" if genotype.space in CONCATENATING else "the last node is the output"
-        parts.append(f"{_cell_name(kind).capitalize()}: {edges}; {end}.")
+        parts.append(f"{cell_name(kind).capitalize()}: {edges}; {end}.")
     return " ".join(parts)
 
 
@@ -437,7 +449,8 @@ def _edge_in_words(choice: Choice, num_inputs: int) -> str:
     return f"{source} to {target} by {operation_label(choice.operation)}"
 
 
-def _cell_name(kind: str) -> str:
+def cell_name(kind: str) -> str:
+    """What a kind of cell is called: ``reduce`` -> ``reduction cell``."""
     return CELL_NAMES.get(kind, f"{kind} cell")
 
 
@@ -447,7 +460,7 @@ def _plain_name(state: int, num_inputs: int) -> str:
     return "the input" if num_inputs == 1 else f"c_{{k-{num_inputs - state}}}"
 
 
-def _cell(layout: Layout) -> Iterator[str]:
+def cell_elements(layout: Layout) -> Iterator[str]:
     """Edges first, then what lies on them."""
     entries = _entries(layout)
     for arc in layout.arcs:
@@ -497,7 +510,7 @@ def _entries(layout: Layout) -> Entries:
 
 def _arc(arc: Arc, layout: Layout, entries: Entries) -> Iterator[str]:
     line, head = _paths(arc, layout, entries)
-    tag = "thread" if arc.choice is None else f"edge {_css(operation_family(arc.choice.operation))}"
+    tag = "thread" if arc.choice is None else f"edge {css_class(operation_family(arc.choice.operation))}"
     yield f'<path class="{tag}" d="{line}"/>'
     yield f'<path class="{tag} head" d="{head}"/>'
 
@@ -509,15 +522,15 @@ def _paths(arc: Arc, layout: Layout, entries: Entries) -> tuple[str, str]:
     # an arrow's line ends inside its head, whose tip touches the state
     stop = (end[0] - 0.7 * ARROW * direction[0], end[1] - 0.7 * ARROW * direction[1])
     x, y, path = _start(source, between[0])
-    drawn = [f"M{_number(x)} {_number(y)}"]
+    drawn = [f"M{number(x)} {number(y)}"]
     for spot in between:
         half = max(other.width for other in layout.columns[spot.column]) / 2
         if not half:  # a column without labels: nothing to keep clear of
             continue
-        drawn.append(_curve((x, y), path, (spot.x - half, spot.y), (1.0, 0.0)) + f"H{_number(spot.x + half)}")
+        drawn.append(_curve((x, y), path, (spot.x - half, spot.y), (1.0, 0.0)) + f"H{number(spot.x + half)}")
         x, y, path = spot.x + half, spot.y, (1.0, 0.0)
     drawn.append(_curve((x, y), path, stop, direction))
-    return "".join(drawn), _head(end, direction)
+    return "".join(drawn), arrow_head(end, direction)
 
 
 def _start(source: Spot, first: Spot) -> tuple[float, float, Point]:
@@ -538,43 +551,44 @@ def _curve(start: Point, leaving: Point, end: Point, arriving: Point) -> str:
         (end[0] - reach * arriving[0], end[1] - reach * arriving[1]),
         end,
     )
-    return "C" + " ".join(f"{_number(x)} {_number(y)}" for x, y in points)
+    return "C" + " ".join(f"{number(x)} {number(y)}" for x, y in points)
 
 
-def _head(tip: Point, direction: Point) -> str:
+def arrow_head(tip: Point, direction: Point) -> str:
+    """An arrow's head as an SVG path; `direction` is the unit vector it points in."""
     (x, y), (dx, dy) = tip, direction
     corners = [(x - ARROW * dx - side * dy, y - ARROW * dy + side * dx) for side in (0.45 * ARROW, -0.45 * ARROW)]
-    return f"M{_number(x)} {_number(y)}" + "".join(f"L{_number(a)} {_number(b)}" for a, b in corners) + "Z"
+    return f"M{number(x)} {number(y)}" + "".join(f"L{number(a)} {number(b)}" for a, b in corners) + "Z"
 
 
 def _label(spot: Spot, choice: Choice) -> Iterator[str]:
     whole = f"{choice.edge.source} to {choice.edge.target}: {choice.operation}"
-    yield f'<g class="label {_css(operation_family(choice.operation))}"><title>{_text(whole)}</title>'
+    yield f'<g class="label {css_class(operation_family(choice.operation))}"><title>{xml_text(whole)}</title>'
     yield f'<rect class="halo" {_box(spot, 6.0)}/>'
-    label = _text(_shortened(operation_label(choice.operation)))
-    yield f'<text x="{_number(spot.x)}" y="{_number(spot.y + 4.2)}">{label}</text></g>'
+    label = xml_text(shortened(operation_label(choice.operation)))
+    yield f'<text x="{number(spot.x)}" y="{number(spot.y + 4.2)}">{label}</text></g>'
 
 
 def _box(spot: Spot, corner: float) -> str:
     x, y, width, height = (spot.x - spot.width / 2, spot.y - spot.height / 2, spot.width, spot.height)
-    corners = f'rx="{_number(corner)}"'
-    return f'x="{_number(x)}" y="{_number(y)}" width="{_number(width)}" height="{_number(height)}" {corners}'
+    corners = f'rx="{number(corner)}"'
+    return f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}" {corners}'
 
 
 def _state(spot: Spot, layout: Layout) -> str:
     state = -1 if spot.state is None else spot.state
-    x, y = _number(spot.x), _number(spot.y + 4.6)
+    x, y = number(spot.x), number(spot.y + 4.6)
     if state == layout.output:
         name, way = ("output", "concat") if layout.concatenates else (str(state), "output")
-        texts = f'<text x="{x}" y="{_number(spot.y - 2)}">{name}</text>'
-        texts += f'<text class="small" x="{x}" y="{_number(spot.y + 13)}">{way}</text>'
+        texts = f'<text x="{x}" y="{number(spot.y - 2)}">{name}</text>'
+        texts += f'<text class="small" x="{x}" y="{number(spot.y + 13)}">{way}</text>'
         return f'<g class="state end"><rect {_box(spot, 15.0)}/>{texts}</g>'
     if state < layout.num_inputs:
         name = "input"
         if layout.num_inputs > 1:
             name = f'c<tspan class="small" dy="4">k\u2212{layout.num_inputs - state}</tspan>'
         return f'<g class="state end"><rect {_box(spot, 15.0)}/><text x="{x}" y="{y}">{name}</text></g>'
-    circle = f'<circle cx="{x}" cy="{_number(spot.y)}" r="{_number(RADIUS)}"/>'
+    circle = f'<circle cx="{x}" cy="{number(spot.y)}" r="{number(RADIUS)}"/>'
     return f'<g class="state node">{circle}<text x="{x}" y="{y}">{state}</text></g>'
 
 
@@ -621,7 +635,11 @@ class CellShape:
 @lru_cache(maxsize=4096)
 def cell_shape(choices: tuple[Choice, ...], concatenates: bool, label: LabelSize) -> CellShape:
     """The shape of one cell. Raises `GenotypeError` for a cell that cannot be drawn."""
-    layout = lay_out(choices, concatenates, label)
+    return shape_of(lay_out(choices, concatenates, label))
+
+
+def shape_of(layout: Layout) -> CellShape:
+    """What the layout of a cell says to whoever draws it."""
     entries = _entries(layout)
     edges, threads = [], []
     for arc in layout.arcs:
@@ -648,22 +666,37 @@ def _state_texts(spot: Spot, layout: Layout) -> tuple[str, str]:
     return str(state), ""
 
 
-def _legend(families: Sequence[Family], room: float) -> tuple[list[str], float, float]:
-    """The legend's elements, its width and its height, in as many lines as the room asks for."""
-    drawn, x, y, widest = [], 0.0, 0.0, 0.0
+@dataclass(frozen=True)
+class Legend:
+    """The families, each at the upper left corner of its entry, in as many lines as the room asks for."""
+
+    places: tuple[tuple[Family, float, float], ...]
+    width: float
+    height: float
+
+
+def legend_of(families: Sequence[Family], room: float) -> Legend:
+    """Lay out the legend; `room` is the width that a line may have, in pixels."""
+    places, x, y, widest = [], 0.0, 0.0, 0.0
     for family in families:
-        width = 30 + len(family.label) * _CHARACTERS_OF_LEGEND
+        width = 30 + len(family.label) * CHARACTER_OF_LEGEND
         if x and x + width > room:
             x, y = 0.0, y + 22
-        line = f'<path class="edge {_css(family)}" d="M{_number(x)} {_number(y + 8)}h22"/>'
-        name = f'<text x="{_number(x + 29)}" y="{_number(y + 12)}">{_text(family.label)}</text>'
-        drawn.append(f'<g class="key">{line}{name}</g>')
+        places.append((family, x, y))
         widest = max(widest, x + width)
         x += width + 18
-    return drawn, widest, y + 16
+    return Legend(tuple(places), widest, y + 16)
 
 
-def _css(family: Family) -> str:
+def legend_elements(legend: Legend) -> Iterator[str]:
+    """The legend as elements of an SVG document."""
+    for family, x, y in legend.places:
+        line = f'<path class="edge {css_class(family)}" d="M{number(x)} {number(y + 8)}h22"/>'
+        name = f'<text x="{number(x + 29)}" y="{number(y + 12)}">{xml_text(family.label)}</text>'
+        yield f'<g class="key">{line}{name}</g>'
+
+
+def css_class(family: Family) -> str:
     """The family's class in the style sheet."""
     return family.label.replace(" ", "-")
 
@@ -684,7 +717,7 @@ LIGHT = Ground(ground="#ffffff", ink="#1f2328", faint="#59626d", thread="#9aa3ae
 DARK = Ground(ground="#15191f", ink="#e8ebef", faint="#a3adb8", thread="#606b78", fill="#262d36", line="#9aa5b1")
 
 
-def _style(families: Sequence[Family]) -> str:
+def style_rules(families: Sequence[Family]) -> str:
     """Every rule begins with the drawing's own class, so that a page may hold many drawings and styles of its own."""
     fonts = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
     return "\n".join(
@@ -700,10 +733,10 @@ def _style(families: Sequence[Family]) -> str:
             ".genotype .thread{stroke-width:1.2}",
             ".genotype .state rect,.genotype .state circle{stroke-width:1.4}",
             ".genotype .halo{stroke-width:1;stroke-opacity:.45}",
-            *(f".genotype .edge.{_css(family)}{{stroke-dasharray:5 5}}" for family in families if family.dashed),
-            *_colours(LIGHT, {_css(family): family.light for family in families}),
+            *(f".genotype .edge.{css_class(family)}{{stroke-dasharray:5 5}}" for family in families if family.dashed),
+            *_colours(LIGHT, {css_class(family): family.light for family in families}),
             "@media (prefers-color-scheme:dark){",
-            *_colours(DARK, {_css(family): family.dark for family in families}),
+            *_colours(DARK, {css_class(family): family.dark for family in families}),
             "}",
             "",
         ]
@@ -724,20 +757,22 @@ def _colours(ground: Ground, families: Mapping[str, str]) -> Iterator[str]:
         yield f".genotype .head.{family}{{fill:{colour};stroke:none}}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """At most one decimal, and no minus before zero: the same text wherever the drawing is made."""
     rounded = round(value, 1) + 0.0
     return str(int(rounded)) if rounded == int(rounded) else str(rounded)
 
 
-def _shortened(text: str, length: int = MAX_LABEL) -> str:
+def shortened(text: str, length: int = MAX_LABEL) -> str:
+    """At most so many characters; where some are cut off, an ellipsis is the last."""
     return text if len(text) <= length else text[: length - 1] + "\u2026"
 
 
-def _text(text: str) -> str:
+def xml_text(text: str) -> str:
     """Escaped; characters that XML does not admit become replacement characters."""
     return escape(_NOT_XML.sub("\ufffd", text))
 
 
-def _attribute(text: str) -> str:
+def xml_attribute(text: str) -> str:
+    """In quotes and escaped, as `xml_text` has it."""
     return quoteattr(_NOT_XML.sub("\ufffd", text))

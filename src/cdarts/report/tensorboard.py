@@ -2,24 +2,20 @@
 
 import base64
 import io
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from cdarts.engine.files import refuse_links
 from cdarts.errors import ConfigurationError, DiskError, GenotypeError
-from cdarts.report.drawing import CELL_NAMES, CONCATENATING, LabelSize, cell_shape, operation_family, operation_label
+from cdarts.report.drawing import CELL_NAMES, CONCATENATING
 from cdarts.report.page_records import Record
+from cdarts.report.raster import cell_png
 from cdarts.topology import Choice
 
 SUFFIX = ".cdarts"
 """How the names of files end that were written here, and that are written anew."""
-
-LABEL = LabelSize(height=24.0, width=110.0)
-SCALE = 2
-"""Pixels of a drawing per unit."""
 
 
 class EventFiles:
@@ -119,73 +115,3 @@ class EventFiles:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         self._writers[name].add_event(Event(wall_time=at, step=step, summary=Summary(value=[value])))
-
-
-def cell_png(choices: tuple[Choice, ...], concatenates: bool) -> bytes:
-    """A cell on white as a PNG. Raises `GenotypeError` for one that cannot be drawn."""
-    shape = cell_shape(choices, concatenates, LABEL)
-    margin = 8 * SCALE
-    size = (round(shape.width * SCALE) + 2 * margin, round(shape.height * SCALE) + 2 * margin)
-    image = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(12 * SCALE)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return x * SCALE + margin, y * SCALE + margin
-
-    lines = [(line, head, "#aab2bc", 1) for line, head in shape.threads]
-    lines += [(edge.line, edge.head, operation_family(edge.choice.operation).light, 2) for edge in shape.edges]
-    for line, head, colour, width in lines:
-        draw.line([at(x, y) for x, y in points_of(line)], fill=colour, width=width * SCALE, joint="curve")
-        draw.polygon([at(x, y) for x, y in points_of(head)], fill=colour)
-    for state in shape.states:
-        half = (state.width / 2, state.height / 2)
-        box = [at(state.x - half[0], state.y - half[1]), at(state.x + half[0], state.y + half[1])]
-        draw.rounded_rectangle(box, radius=13 * SCALE, fill="#eef1f5", outline="#57606a", width=SCALE)
-        text, small = state.texts
-        draw.text(at(state.x, state.y), f"{text} {small}".strip(), fill="#1d2127", font=font, anchor="mm")
-    for edge in shape.edges:
-        colour = operation_family(edge.choice.operation).light
-        left, top = edge.x - edge.width / 2, edge.y - LABEL.height / 2
-        box = [at(left, top), at(left + edge.width, top + LABEL.height)]
-        draw.rounded_rectangle(box, radius=6 * SCALE, fill="white", outline=colour, width=SCALE)
-        draw.text(at(edge.x, edge.y), operation_label(edge.choice.operation), fill=colour, font=font, anchor="mm")
-    file = io.BytesIO()
-    image.save(file, format="PNG", optimize=True)
-    return file.getvalue()
-
-
-CURVE_POINTS = 24
-
-
-def points_of(path: str) -> list[tuple[float, float]]:
-    """The corners of an SVG path of absolute M, L, H, C and Z; a curve as so many short lines."""
-    points: list[tuple[float, float]] = []
-    for command, text in _commands(path):
-        numbers = [float(word) for word in text.split()]
-        if command in ("M", "L"):
-            points.append((numbers[0], numbers[1]))
-        elif command == "H":
-            points.append((numbers[0], points[-1][1]))
-        elif command == "C":
-            corners = [points[-1], *zip(numbers[::2], numbers[1::2], strict=True)]
-            points += [_bezier(corners, step / CURVE_POINTS) for step in range(1, CURVE_POINTS + 1)]
-    return points
-
-
-def _commands(path: str) -> list[tuple[str, str]]:
-    """``M1 2L3 4`` -> ``[("M", "1 2"), ("L", "3 4")]``."""
-    found: list[tuple[str, str]] = []
-    for character in path:
-        if character.isalpha():
-            found.append((character, ""))
-        else:
-            found[-1] = (found[-1][0], found[-1][1] + character)
-    return found
-
-
-def _bezier(corners: list[tuple[float, float]], t: float) -> tuple[float, float]:
-    """A point of a cubic Bezier curve (de Casteljau)."""
-    while len(corners) > 1:
-        corners = [((1 - t) * a[0] + t * b[0], (1 - t) * a[1] + t * b[1]) for a, b in pairwise(corners)]
-    return corners[0]
