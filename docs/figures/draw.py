@@ -2,8 +2,15 @@
 
 from pathlib import Path
 
+from cdarts import zoo
+from cdarts.commands.show_drawing import layers_of
+from cdarts.commands.usual import USUAL
 from cdarts.report.drawing import DARK, FAMILIES, LIGHT, Ground, draw_genotype
+from cdarts.report.network_drawing import draw_network
 from cdarts.topology import Choice, Edge, Genotype
+
+PUBLISHED = "cdarts-cifar10"
+"""The cell of the network that is drawn."""
 
 RUN = "cdarts search smoke --data digits --seed 1 --cycles 6 --threads 1"
 """What the cells come from."""
@@ -106,7 +113,9 @@ def cycle() -> str:
 def figures() -> dict[str, str]:
     """The figures by file name."""
     cells = {f"cycle-{number}.svg": draw_genotype(cell(text)) for number, text in NORMAL_CELLS.items()}
-    return {"cycle.svg": cycle(), **cells}
+    published = zoo.load(PUBLISHED)
+    layers = layers_of(USUAL[published.space, "cifar"], published)
+    return {"cycle.svg": cycle(), "network.svg": draw_network(published, layers, title=PUBLISHED), **cells}
 
 
 if __name__ == "__main__":
