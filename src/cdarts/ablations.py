@@ -17,6 +17,8 @@ class Setting:
     name: str
     group: str
     """Heading of the rows that belong together."""
+    preset: str
+    """Name, without its space, of the preset that it is or was varied from."""
     algorithm: AnyAlgorithm
     says: str
     """What it is, in a few words."""
@@ -154,6 +156,7 @@ def components(protocol: Protocol) -> list[Setting]:
         Setting(
             name=name,
             group=group,
+            preset=preset,
             algorithm=replace(_cyclic(preset, protocol), **changes),
             says=says,
             versus=versus,
@@ -180,6 +183,7 @@ def depth(protocol: Protocol, preset: str) -> list[Setting]:
         Setting(
             name=f"{cells}-cells",
             group=f"Cells of the evaluation network, preset {preset}",
+            preset=preset,
             algorithm=replace(base, eval_cells=cells),
             says="E-Net as deep as S-Net" if cells == own else f"E-Net of {cells} cells",
             versus=None if cells == own else f"{own}-cells",
@@ -197,6 +201,7 @@ def epochs(protocol: Protocol, preset: str) -> list[Setting]:
         Setting(
             name=f"{length}-epochs",
             group=f"Length of the search, preset {preset}",
+            preset=preset,
             algorithm=base if length == protocol.epochs else _cyclic(preset, replace(protocol, epochs=length)),
             says="as long as the protocol has it" if length == protocol.epochs else f"{length} epochs of S-Net",
             versus=None if length == protocol.epochs else f"{protocol.epochs}-epochs",
@@ -224,6 +229,7 @@ def correlation(protocol: Protocol) -> list[Setting]:
         Setting(
             name=name,
             group="Searches",
+            preset=name,
             algorithm=preset_under(name, protocol),
             says=says,
         )

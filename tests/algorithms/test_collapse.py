@@ -14,12 +14,15 @@ def test_published_cells_have_not_collapsed(name: str) -> None:
     assert collapse(zoo.load(name)) is None
 
 
+def test_nothing_at_all_is_a_collapse() -> None:
+    assert collapse(parse_arch_string("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")) == "every edge is none"
+
+
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
         ("|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|", "6 of 6"),
         (f"|{CONV}~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|avg_pool_3x3~1|skip_connect~2|", "4 of 5"),
-        ("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "0 of 0"),
         (f"|{CONV}~0|+|{CONV}~0|avg_pool_3x3~1|+|skip_connect~0|{CONV}~1|skip_connect~2|", None),
     ],
 )

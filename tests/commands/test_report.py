@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from cdarts.ablations import components
 from cdarts.algorithms import CyclicConfig
 from cdarts.commands import report
+from cdarts.commands.ablate import Components
 from cdarts.commands.common import config_of, session
 from cdarts.commands.report import PAGE, LivePage, leave_page, reference_of
 from cdarts.commands.search import Search, search
@@ -23,9 +25,12 @@ from cdarts.engine import loop
 from cdarts.engine.run_dir import RunDir
 from cdarts.engine.runtime import Interrupted
 from cdarts.errors import DiskError, NonFiniteError
+from cdarts.presets import preset_under
+from cdarts.protocols import PROTOCOLS
 from cdarts.report import page as page_module
 from cdarts.report.page import write_page
 from cdarts.report.page_records import read_record, whole_run
+from cdarts.settings import differences
 
 _PAGES = runpy.run_path(str(Path(__file__).parents[1] / "report" / "pages.py"))  # tests are no package
 Page, journal, make_run, make_training = (_PAGES[name] for name in ("Page", "journal", "make_run", "make_training"))
@@ -58,9 +63,14 @@ def test_one_page_of_several_runs(call: Call, tmp_path: Path, monkeypatch: pytes
 
 def test_event_files_in_place_of_a_page(call: Call, tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, epochs=2, space_name="nasbench201") for name in ("a", "b")]
-    result = call("report", *runs, "--tensorboard", tmp_path / "events")
+    for run in runs:
+        run.rename(run.with_name(f"seed-{ord(run.name)}"))
+    (tmp_path / "config.json").write_text('{"command": "retrain", "settings": {"seeds": "97,98"}}')
+    result = call("report", tmp_path, "--tensorboard", tmp_path / "events")
     assert (result.code, result.err) == (0, "") and f"--logdir {tmp_path / 'events'}" in result.out
-    assert all(len(list((tmp_path / "events" / name).glob("events.out.tfevents.*"))) == 1 for name in ("a", "b"))
+    assert all(
+        len(list((tmp_path / "events" / name).glob("events.out.tfevents.*"))) == 1 for name in ("seed-97", "seed-98")
+    )
     assert not (runs[0] / PAGE).exists()
     assert "name one of them" in call("report", *runs, "--tensorboard", tmp_path / "e", "--out", "x.html").error()
 
@@ -80,8 +90,8 @@ def test_bad_input(call: Call, tmp_path: Path) -> None:
     ("preset", "name", "channels"),
     [("cdarts-paper", "preset cdarts-paper", 16), ("cdarts, sized to 4m", "preset cdarts", 16),
      ("pc-darts, nasbench201-small", "preset pc-darts under nasbench201-small", 8),
-     ("cdarts-no-feedback, nasbench201-small", "preset cdarts under nasbench201-small", 8),
-     ("paper-no-l1, nasbench201-small", "preset cdarts under nasbench201-small", 8)],
+     ("cdarts, cdarts-no-feedback, nasbench201-small", "preset cdarts under nasbench201-small", 8),
+     ("cdarts-paper, paper-no-l1, darts-small", "preset cdarts-paper under darts-small", 4)],
 )  # fmt: skip
 def test_what_a_search_is_compared_with(tmp_path: Path, preset: str, name: str, channels: int) -> None:
     record = read_record(make_run(tmp_path / "run", epochs=1, preset=preset))
@@ -94,10 +104,27 @@ def test_what_a_search_is_compared_with(tmp_path: Path, preset: str, name: str, 
 
 def test_nothing_is_compared_with_what_was_not_used(tmp_path: Path) -> None:
     run, _, _ = make_training(tmp_path / "run")
+    for name, known in (("quick", True), ("of my own", False), ("", False)):
+        (run / "config.json").write_text(json.dumps({"command": "retrain", "settings": {"preset": name}}))
+        found = reference_of(read_record(run))
+        assert (found is not None) == known and (found is None or found.name == f"preset {name}")
+    assert reference_of(read_record(make_run(tmp_path / "search", epochs=1, preset="mine, nasbench201-small"))) is None
+
+
+@pytest.mark.parametrize("row", ["paper-no-l1", "feedback", "cdarts-not-sharp", "separate"])
+def test_the_page_of_an_ablation_shows_what_its_row_changes(tmp_path: Path, row: str) -> None:
+    protocol = PROTOCOLS["nasbench201-small"]
+    (setting,) = [setting for setting in components(protocol) if setting.name == row]
+    (search_of_row,) = Components(device="cpu").searches([setting], [10], protocol, tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(search_of_row.config))
     found = reference_of(read_record(run))
-    assert found is not None and found.name == "preset cifar10"
-    (run / "config.json").write_text('{"command": "retrain", "settings": {"preset": "of my own"}}')
-    assert reference_of(read_record(run)) is None
+    assert found is not None and found.name == f"preset {setting.preset} under nasbench201-small"
+    own = read_record(run).settings["algorithm"]
+    differing = {key for key in own if own[key] != found.settings["algorithm"][key]}
+    assert differing == set(differences(setting.algorithm, preset_under(setting.preset, protocol)))
+    assert differing, "a row that is varied differs"
 
 
 def test_a_search_leaves_its_page(call: Call, tmp_path: Path) -> None:

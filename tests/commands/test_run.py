@@ -18,6 +18,7 @@ from cdarts.budget import RunPlan, TrainingPlan
 from cdarts.cli import main
 from cdarts.engine.run_dir import RunDir, read_json
 from cdarts.errors import ExportError
+from cdarts.export.formats import FORMATS
 from cdarts.retraining import Retraining
 from cdarts.settings import from_json
 from cdarts.spaces import ToySpace
@@ -207,7 +208,7 @@ def test_an_export_that_fails_costs_nothing_else(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("cdarts.commands.run.hand_over", fail)
+    monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], encode=fail))
     out = tmp_path / "run"
     result = run(call, out)
     assert result.code == 8

@@ -157,16 +157,16 @@ def test_everything_lies_inside_the_picture(genotype: Genotype) -> None:
     svg = draw_genotype(genotype)
     root = ET.fromstring(svg)
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
-    right = 0.0
+    bottom = 0.0
     for cell in cells_of(svg):
         left, top = (float(number) for number in re.findall(r"[-\d.]+", cell.attrib["transform"]))
         places = [place for _, place in labels(cell)] + [area(state) for state in states(cell)]
-        assert left + min(place.left for place in places) >= right, "the cells stand side by side"
-        right = left + max(place.right for place in places)
-        assert right <= width
+        assert left + min(place.left for place in places) >= 0
+        assert left + max(place.right for place in places) <= width
         ys = [y for kind in ("edge", "thread") for line in lines(cell, kind) for _, y in points(line)]
-        assert top + min(*ys, *(place.top for place in places)) > 0
-        assert top + max(*ys, *(place.bottom for place in places)) < height
+        assert top + min(*ys, *(place.top for place in places)) > bottom, "the cells stand one below another"
+        bottom = top + max(*ys, *(place.bottom for place in places))
+        assert bottom < height
 
 
 def test_a_darts_cell_names_its_inputs_nodes_and_output() -> None:

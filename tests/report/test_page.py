@@ -8,7 +8,6 @@ import runpy
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from functools import partial
 from importlib.resources import files
 from itertools import pairwise
@@ -201,7 +200,10 @@ def test_a_page_that_would_grow_too_large_holds_less(tmp_path: Path, monkeypatch
 def test_the_longest_run_fits(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", epochs=2, space_name="nasbench201")
     line = journal(run, "metrics")[-1]
-    lines = (json.dumps(line | {"epoch": epoch, "eval_loss": 1 / (epoch + 3)}) for epoch in range(MAX_EPOCH))
+    lines = (
+        json.dumps(line | {"epoch": n, "eval_loss": 1 / (n + 3), "phase": ("warmup", "joint")[n % 2], "cycle": n // 2})
+        for n in range(MAX_EPOCH)
+    )
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     began = time.process_time()
     found = page_of(run)
@@ -331,6 +333,7 @@ DAMAGE = [
     b'{"epoch": 0, "text": "|x"}\n',
     b'{"epoch": 0, "text": 5, "strengths": []}\n',
     b'{"epoch": 0, "loss": NaN}\n',
+    b'{"epoch": 0, "phase": "joint", "eval_accuracy": 1e300, "eval_loss": -1e300, "best_score": 1e24}\n',
     b'{"epoch": 0, "phase": 5, "cycle": "x", "seconds": "soon", "loss": 1e400}\n',
     b'{"epoch": 0, "seconds": ' + b"9" * 400 + b"}\n",
     b"[" * 100_000,
@@ -488,7 +491,7 @@ def test_several_runs_side_by_side(tmp_path: Path) -> None:
 
 
 def test_a_mean_is_over_runs_that_differ_by_their_seed_alone(tmp_path: Path) -> None:
-    make = partial(make_run, epochs=2, space_name="nasbench201")
+    make = partial(make_run, epochs=2, space_name="nasbench201", cycles=2)
     runs = [make(tmp_path / f"seed-{seed}", seed=seed) for seed in range(3)]
     runs += [make(tmp_path / "again", seed=1), make(tmp_path / "stopped", seed=7, state="interrupted")]
     runs += [make(tmp_path / "other", seed=9, cycles=3), make(tmp_path / "another", seed=10, cycles=3)]
@@ -498,7 +501,7 @@ def test_a_mean_is_over_runs_that_differ_by_their_seed_alone(tmp_path: Path) -> 
     )  # fmt: skip
     (rows,) = page_of(*runs).table("runs")
     means = [dict(zip(rows[0], [row[0], row[1], row[2], "", *row[3:]], strict=True)) for row in rows[1 + len(runs) :]]
-    assert [mean["search"] for mean in means] == ["cdarts on digits", "cdarts on digits, cycles 3"]
+    assert [mean["search"] for mean in means] == ["cdarts on digits, cycles 2", "cdarts on digits, cycles 3"]
     assert [mean["seed"] for mean in means] == ["n = 3", "n = 2"], "one run of each seed, of those that are done"
     values = [journal(run, "metrics")[-1]["eval_accuracy"] for run in runs[:3]]
     assert means[0]["E-Net"].startswith(f"{100 * sum(values) / 3:.2f} %")
@@ -510,12 +513,35 @@ def test_trainings_of_other_cells_are_other_groups(tmp_path: Path) -> None:
     for seed, name in enumerate(("darts-v1", "darts-v2", "darts-v2")):
         run, _, _ = make_training(tmp_path / f"run-{seed}", seed=seed)
         config = {"command": "retrain", "settings": {"data": "made", "seed": seed}}
-        (run / "config.json").write_text(json.dumps(config | {"genotype": zoo.load(name).to_json()}))
+        config |= {"genotype": zoo.load(name).to_json()}
+        (run / "config.json").write_text(json.dumps(config))
         runs.append(run)
+    # the same cell from elsewhere, and from before a setting was there, is the same
+    config["settings"] |= {"younger": 1}
+    config["genotype"] = zoo.load("darts-v2").to_json() | {"provenance": {"data": "elsewhere"}}
+    (runs[-1] / "config.json").write_text(json.dumps(config))
     (rows,) = page_of(*runs).table("runs")
     assert [(row[1], row[2]) for row in rows[4:]] == [
         ("retrain on made (1)", "n = 1"),
         ("retrain on made (2)", "n = 2"),
+    ]
+
+
+def test_whole_runs_of_other_sizes_are_other_groups(tmp_path: Path) -> None:
+    for seed, channels in enumerate((4, 4, 16)):
+        run = tmp_path / f"run-{seed}"
+        run.mkdir()
+        config = {"command": "run", "settings": {"data": "digits", "seed": seed, "budget": "4m"}}
+        (run / "config.json").write_text(json.dumps(config))
+        (run / "status.json").write_text('{"state": "done"}')
+        inner = make_run(run / "search", epochs=2, seed=seed)
+        stored = json.loads((inner / "config.json").read_text())
+        stored["settings"]["algorithm"]["channels"] = channels
+        (inner / "config.json").write_text(json.dumps(stored))
+    (rows,) = page_of(*sorted(tmp_path.iterdir())).table("runs")
+    assert [(row[1], row[2]) for row in rows[4:]] == [
+        ("run on digits, channels 4", "n = 2"),
+        ("run on digits, channels 16", "n = 1"),
     ]
 
 
@@ -554,7 +580,6 @@ def test_what_is_said_of_settings(tmp_path: Path) -> None:
     first = Page(text).table("settings")[0]
     assert first[1:] == [["algorithm.channels", "16", "36"]]
     assert "search, against preset x" in Page(text).text()
-    assert asdict(Time(1))["num_epochs"] == 1
     same = page([record], lambda _: Reference("preset y", {"algorithm": record.algorithm}))
     assert "Nothing differs." in Page(same).text() and "algorithm.channels" in Page(same).text()
     assert "algorithm.channels" in Page(page([record])).text(), "settings that are compared with nothing are shown too"

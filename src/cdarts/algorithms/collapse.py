@@ -23,7 +23,7 @@ def collapse(genotype: Genotype) -> str | None:
         operations = [choice.operation for choice in choices if choice.operation != "none"]
         free = sum(operation in PARAMETER_FREE for operation in operations)
         if kind in WATCHED and not operations:
-            return f"every edge of the {kind} cell is none"
+            return "every edge is none"
         if kind in WATCHED and 3 * free >= 2 * len(operations):
             return f"{free} of {len(operations)} edges of the {kind} cell have no weights"
     return None

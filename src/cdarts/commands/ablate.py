@@ -36,6 +36,7 @@ from cdarts.commands.retrain import Retrain
 from cdarts.commands.search import Search
 from cdarts.errors import ConfigurationError
 from cdarts.protocols import PROTOCOLS, RETRAININGS
+from cdarts.retraining import NO_PRESET
 from cdarts.settings import to_json
 from cdarts.topology import Genotype, read_genotype
 
@@ -146,6 +147,7 @@ class RetrainJudge(Judge):
             threads=searched.threads,
             execution=searched.execution,
             genotype=str(search.path),
+            preset=NO_PRESET,
             training=self.training.for_genotype(genotype),
             out=path,
         )
@@ -270,7 +272,7 @@ class Ablate(ABC):
         path = out / setting.name / f"seed-{seed}"
         search = Search(
             algorithm=setting.algorithm,
-            preset=f"{setting.name}, {self.protocol}",
+            preset=", ".join(dict.fromkeys([setting.preset, setting.name, self.protocol])),
             data=protocol.data,
             data_root=self.data_root,
             image_size=protocol.image_size,

@@ -78,8 +78,12 @@ def method_names() -> list[str]:
 def method_settings(method: str, protocol: Protocol) -> tuple[AnyAlgorithm, Callable[[Search], Search]]:
     """What a method that searches with images searches with, and what it changes beyond that."""
     variant = VARIANTS.get(method)
-    algorithm = preset_under(method if variant is None else variant.method, protocol)
-    return algorithm, (lambda settings: settings) if variant is None else variant.change
+    return preset_under(base_of(method), protocol), (lambda settings: settings) if variant is None else variant.change
+
+
+def base_of(method: str) -> str:
+    """The preset that a method is, or is a variant of."""
+    return VARIANTS[method].method if method in VARIANTS else method
 
 
 def find_protocol(name: str) -> Protocol:
@@ -164,7 +168,7 @@ class Compare:
                 path = out / method / f"seed-{seed}"
                 settings = Search(
                     algorithm=algorithm,
-                    preset=f"{method}, {self.protocol}",
+                    preset=", ".join(dict.fromkeys([base_of(method), method, self.protocol])),
                     data=protocol.data,
                     data_root=self.data_root,
                     image_size=protocol.image_size,

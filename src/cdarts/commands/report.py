@@ -42,18 +42,20 @@ class Report:
         announce("report", *(str(path) for path in self.runs[:3]), *(["..."] if len(self.runs) > 3 else []))
         if not self.runs:
             raise ConfigurationError("name one run directory or more: cdarts report RUN...")
+        from cdarts.report.page_records import runs_of
+
+        runs = [run for path in self.runs for run in runs_of(path)]
         if self.tensorboard is not None:
             if self.out is not None:
                 raise ConfigurationError("--out and --tensorboard: name one of them; each writes something else")
-            write_event_files(self.runs, self.tensorboard)
+            write_event_files(runs, self.tensorboard)
             print(f"events  {self.tensorboard}: tensorboard --logdir {shlex.quote(str(self.tensorboard))}")
             return 0
         from cdarts.report.page import write_page
-        from cdarts.report.page_records import runs_of
 
         default = self.runs[0] / PAGE if len(self.runs) == 1 else Path(PAGE)
         out = self.out or default
-        write_page([run for path in self.runs for run in runs_of(path)], out, reference_of)
+        write_page(runs, out, reference_of)
         print(f"report  {out}")
         return 0
 
@@ -77,33 +79,21 @@ def write_event_files(runs: Sequence[Path], folder: Path) -> None:
 
 
 def reference_of(record: "Record") -> "Reference | None":
-    """What the settings of a run's page are compared with: the preset of a search or of a retraining.
-
-    A search that bears the name of no preset, such as a row of an ablation, is compared with the preset that its name
-    begins with, else with that of its algorithm's name.
-    """
+    """What the settings of a run's page are compared with: the preset that they come from, under their protocol."""
     from cdarts.presets import PRESETS, preset_under
     from cdarts.protocols import PROTOCOLS
     from cdarts.report.page import Reference
-    from cdarts.report.page_records import text_of
-    from cdarts.retraining import DEFAULT_PRESET, RETRAINING_PRESETS
+    from cdarts.retraining import RETRAINING_PRESETS
     from cdarts.settings import to_json
 
     if record.command == "retrain":
-        name = record.preset or DEFAULT_PRESET
-        recipe = RETRAINING_PRESETS.get(name)
-        return None if recipe is None else Reference(f"preset {name}", {"training": to_json(recipe)})
-    if record.command != "search":
+        recipe = RETRAINING_PRESETS.get(record.preset)
+        return None if recipe is None else Reference(f"preset {record.preset}", {"training": to_json(recipe)})
+    name, last = (record.preset.split(", ")[place] for place in (0, -1))
+    if record.command != "search" or name not in PRESETS:
         return None
-    # other commands say what they did to the preset: "cdarts, sized to 4m", or its protocol: "darts, nasbench201-small"
-    name, _, rest = record.preset.partition(", ")
-    if name not in PRESETS:
-        begun = [preset for preset in PRESETS if name.startswith(f"{preset}-")]
-        name = max(begun, key=len, default=text_of(record.algorithm.get("name")))
-    if name not in PRESETS:
-        return None
-    if rest in PROTOCOLS:
-        return Reference(f"preset {name} under {rest}", {"algorithm": to_json(preset_under(name, PROTOCOLS[rest]))})
+    if last in PROTOCOLS:
+        return Reference(f"preset {name} under {last}", {"algorithm": to_json(preset_under(name, PROTOCOLS[last]))})
     return Reference(f"preset {name}", {"algorithm": to_json(PRESETS[name])})
 
 
@@ -159,7 +149,7 @@ def leave_page_of_several(runs: Sequence[Path], out: Path, known: "Known | None"
     """
     from cdarts.report.page import write_page
 
-    begun = [run for run in runs if (run / "config.json").is_file()]
+    begun = [run for run in runs if run != out and (run / "config.json").is_file()]
     if not begun:
         return
     try:

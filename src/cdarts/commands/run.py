@@ -14,7 +14,8 @@ from cdarts.commands.resume import settings_of
 from cdarts.commands.retrain import Retrain, retrain, trained
 from cdarts.commands.search import Search, search, searched, write_genotype
 from cdarts.durations import clock, parse_duration
-from cdarts.errors import CdartsError, ConfigurationError, ExportError, GenotypeError
+from cdarts.errors import ConfigurationError, ExportError, GenotypeError
+from cdarts.retraining import NO_PRESET
 from cdarts.settings import STRICT, from_json, to_json
 from cdarts.spaces import AnySpace, DartsSpace
 from cdarts.topology import Genotype
@@ -207,7 +208,9 @@ class Run(Setup):
             stop.check()
 
             training = self.training(run_dir, plan, genotype, search_seconds, data, stop)
-            retraining = Retrain(**setup, genotype=source, training=training.training, out=retrain_path)
+            retraining = Retrain(
+                **setup, genotype=source, preset=NO_PRESET, training=training.training, out=retrain_path
+            )
             if is_done(retrain_path):
                 scores = trained(retrain_path)
             else:
@@ -250,12 +253,7 @@ def exported_or_why_not(directory: Path, data: "ImageData") -> tuple[list[Path],
     try:
         return hand_over(directory, data), None
     except ExportError as error:
-        failure = error
-    except CdartsError:
-        raise
-    except Exception as error:  # exporters are others' code, and fail in ways of their own
-        failure = ExportError(f"the export failed: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
-    return [], failure
+        return [], error
 
 
 def plan_of(config: dict[str, Any], path: Path) -> "RunPlan":

@@ -50,7 +50,8 @@ class Search(Setup):
     file."""
     algorithm: Annotated[AnyAlgorithm, tyro.conf.arg(name="")] = field(default=PRESETS["cdarts"])
     preset: tyro.conf.Suppress[str] = "cdarts"
-    """Name of the preset that the settings come from."""
+    """Name of the preset that the settings come from, and what was made of it: ``cdarts, sized to 4m``; or ``cdarts,
+    cdarts-no-feedback, nasbench201-small``, where the last is a protocol."""
     shuffled_labels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Training labels are permuted among the images: a control that shows what a search finds without them."""
     table: Path | None = None

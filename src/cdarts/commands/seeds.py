@@ -65,11 +65,15 @@ def retrain_seeds(run_dir: "RunDir", settings: "Retrain", genotype: Genotype) ->
     from cdarts.commands.report import leave_page_of_several
     from cdarts.engine.processes import RESOURCES
     from cdarts.engine.run_dir import read_json
+    from cdarts.report.page_records import runs_of
 
     assert settings.seeds is not None
     runs = [_planned(settings, seed, run_dir.path, genotype) for seed in parse_seeds(settings.seeds)]
     with session(run_dir, page=False):
-        failures = carry_out("retrain", runs, run_dir.path, settings.jobs, run_dir.how_to_resume())
+        try:
+            failures = carry_out("retrain", runs, run_dir.path, settings.jobs, run_dir.how_to_resume())
+        finally:
+            leave_page_of_several(runs_of(run_dir.path), run_dir.path)
         done = {run.seed: run.path for run in runs if run not in failures}
         if done:
             summary = summarize(done, {run.seed: message for run, message in failures.items()})
@@ -77,7 +81,6 @@ def retrain_seeds(run_dir: "RunDir", settings: "Retrain", genotype: Genotype) ->
             run_dir.write_json("genotype.json", genotype.to_json())
             for line in in_words(summary):
                 print(line, flush=True)
-        leave_page_of_several([run.path for run in runs], run_dir.path)
         if failures:
             first, message = next(iter(failures.items()))
             raise SeedFailed(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 
 from cdarts.engine.files import write_bytes
-from cdarts.errors import ConfigurationError
+from cdarts.errors import CdartsError, ConfigurationError, ExportError
 from cdarts.export.classifier import Classifier, Model, as_images
 from cdarts.export.comparison import compare
 from cdarts.export.module import MODULE_SUFFIX, load_module, module_files
@@ -75,8 +75,8 @@ def check_out(out: Path, form: str) -> None:
 def export(card: ModelCard, network: Network, form: str, out: Path, pixels: UInt8[np.ndarray, "N H W C"]) -> Exported:
     """Write a network to `out` in a form of `FORMATS`, once its copy is seen to give the same logits for `pixels`.
 
-    Raises `ExportError` and writes nothing if they differ, `ConfigurationError` for a name or a form that cannot be,
-    `DataError` for images of another size, `DiskError`.
+    Raises `ExportError` and writes nothing if they differ or the exporter fails, `ConfigurationError` for a name or a
+    form that cannot be, `DataError` for images of another size, `DiskError`.
     """
     check_out(out, form)
     expected = Classifier(card, network)
@@ -86,7 +86,13 @@ def export(card: ModelCard, network: Network, form: str, out: Path, pixels: UInt
     copy = card.build("share").to(memory_format=torch.contiguous_format).requires_grad_(False)
     copy.load_state_dict(network.state_dict())
     form_of = FORMATS[form]
-    files = form_of.encode(card, Classifier(card, copy), out.stem)
+    try:
+        files = form_of.encode(card, Classifier(card, copy), out.stem)
+    except CdartsError:
+        raise
+    except Exception as error:  # exporters are others' code, and fail in ways of their own
+        reason = next(iter(str(error).splitlines()), "")
+        raise ExportError(f"the export failed: {type(error).__name__}: {reason}") from error
     with tempfile.TemporaryDirectory() as folder:
         for suffix, data in files.items():
             (Path(folder) / f"{out.stem}{suffix}").write_bytes(data)

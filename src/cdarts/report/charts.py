@@ -248,7 +248,7 @@ CONFUSION_SIDE = 420.0
 
 
 def confusion_map(counts: Sequence[Sequence[int]], name: str) -> str:
-    """Labels from top to bottom, predictions from left to right; the darker, the larger the share of the label."""
+    """Labels from top to bottom, predictions from left to right; the more colour, the larger the share of the label."""
     size = CONFUSION_SIDE / len(counts)
     paths = [""] * LEVELS
     for y, row in enumerate(counts):
@@ -331,13 +331,17 @@ def _form(tone: str, x: Number, y: Number) -> str:
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
+ENDLESS = 1e15
+"""Numbers from here on are written with an exponent."""
+
+
 def figure(value: Number | None, percent: bool = False) -> str:
     """A number for people; the page's script writes it the same way, halves away from zero."""
     if value is None:
         return "\u2013"
-    if percent:
+    if percent and abs(value) < ENDLESS:
         return f"{_rounded(100 * value, 2)} %"
-    if float(value).is_integer() and abs(value) < 1e15:
+    if float(value).is_integer() and abs(value) < ENDLESS:
         return str(int(value))
     if 1e-3 <= abs(value) < 1e5:
         return _rounded(value, 4)

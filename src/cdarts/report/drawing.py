@@ -369,36 +369,24 @@ CHARACTER_OF_LEGEND = 6.8
 
 
 def draw_genotype(genotype: Genotype, *, title: str = "") -> str:
-    """The genotype's cells side by side, as the text of an SVG document; `title` stands above them.
+    """The genotype's cells one below another, as the text of an SVG document; `title` stands above them.
 
     Raises `GenotypeError` for a cell without edges or of more than `MAX_STATES` states. That operations and edges are
     its space's own is not checked: see `Space.check`.
     """
-    layouts = lay_out_cells(genotype)
-    families = families_of(genotype)
-    cells_width = sum(layout.width for layout in layouts.values()) + CELL_SPACING * (len(layouts) - 1)
-    legend = legend_of(families, cells_width)
-    width = max(cells_width, legend.width, min(len(title), 60) * CHARACTER_OF_TITLE) + 2 * MARGIN
-    cells_top = MARGIN + (34 if title else 0)
-    cells_height = max(layout.height for layout in layouts.values())
-    height = cells_top + HEADING + cells_height + 30 + legend.height + MARGIN
-
+    shape = genotype_shape(genotype, title)
+    width, height = shape.width, shape.height
     body = [f'<rect class="ground" width="{number(width)}" height="{number(height)}" rx="8"/>']
     if title:
-        shown = shortened(title, int((width - 2 * MARGIN) / CHARACTER_OF_TITLE))
-        body.append(f'<text class="title" x="{number(MARGIN)}" y="{number(MARGIN + 14)}">{xml_text(shown)}</text>')
-    left = (width - cells_width) / 2
-    for kind, layout in layouts.items():
-        top = cells_top + HEADING + (cells_height - layout.height) / 2
-        body.append(f'<g class="cell" transform="translate({number(left)} {number(top)})">')
-        body.append(
-            f'<text class="heading" x="0" y="{number(cells_top - top + 14)}">{xml_text(cell_name(kind))}</text>'
-        )
+        words = xml_text(shape.title)
+        body.append(f'<text class="title" x="{number(MARGIN)}" y="{number(MARGIN + 14)}">{words}</text>')
+    for kind, layout, top in shape.cells:
+        body.append(f'<g class="cell" transform="translate({number(MARGIN)} {number(top)})">')
+        body.append(f'<text class="heading" x="0" y="{number(14 - HEADING)}">{xml_text(cell_name(kind))}</text>')
         body += cell_elements(layout)
         body.append("</g>")
-        left += layout.width + CELL_SPACING
-    left, top = (width - legend.width) / 2, height - MARGIN - legend.height
-    body += [f'<g transform="translate({number(left)} {number(top)})">', *legend_elements(legend), "</g>"]
+    place = f"translate({number(MARGIN)} {number(shape.legend_top)})"
+    body += [f'<g transform="{place}">', *legend_elements(shape.legend), "</g>"]
     name = title or f"Cells of a genotype, space {genotype.space}"
     size = f'width="{number(width)}" height="{number(height)}" viewBox="0 0 {number(width)} {number(height)}"'
     role = f'class="genotype" role="img" aria-label={xml_attribute(name)}'
@@ -407,10 +395,45 @@ def draw_genotype(genotype: Genotype, *, title: str = "") -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" {role} {size}>',
             f"<title>{xml_text(name)}</title>",
             f"<desc>{xml_text(description(genotype))}</desc>",
-            f"<style>{style_rules(families)}</style>",
+            f"<style>{style_rules(families_of(genotype))}</style>",
             *body,
             "</svg>\n",
         ]
+    )
+
+
+@dataclass(frozen=True)
+class GenotypeShape:
+    """All cells of a genotype, placed one below another and ready to be drawn: as SVG here, or in pixels."""
+
+    width: float
+    height: float
+    title: str
+    """Its upper left corner, as that of all cells and of the legend, lies `MARGIN` from the left."""
+    cells: tuple[tuple[str, Layout, float], ...]
+    """Kind, layout, and where the cell begins from above; its heading is `HEADING` higher."""
+    legend: "Legend"
+    legend_top: float
+
+
+def genotype_shape(genotype: Genotype, title: str) -> GenotypeShape:
+    """Place a genotype's cells. Raises what `draw_genotype` raises."""
+    layouts = lay_out_cells(genotype)
+    cells_width = max(layout.width for layout in layouts.values())
+    legend = legend_of(families_of(genotype), cells_width)
+    width = max(cells_width, legend.width, min(len(title), 60) * CHARACTER_OF_TITLE) + 2 * MARGIN
+    cells, top = [], MARGIN + (34 if title else 0)
+    for kind, layout in layouts.items():
+        cells.append((kind, layout, top + HEADING))
+        top += HEADING + layout.height + CELL_SPACING
+    legend_top = top - CELL_SPACING + 30
+    return GenotypeShape(
+        width=width,
+        height=legend_top + legend.height + MARGIN,
+        title=shortened(title, int((width - 2 * MARGIN) / CHARACTER_OF_TITLE)),
+        cells=tuple(cells),
+        legend=legend,
+        legend_top=legend_top,
     )
 
 

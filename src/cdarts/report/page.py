@@ -81,12 +81,12 @@ class Detail:
     """How much a page holds; less of it where it would grow too large."""
 
     frames: int
-    """Of alpha; of several runs, points of each curve."""
+    """Of alpha."""
     table_rows: int
     pictures: bool
     """Whether worst errors are shown."""
     points: int = MAX_EPOCH
-    """Of each curve of one run."""
+    """Of each curve of one run; where there are more epochs, phases and cycles are not shown."""
 
 
 DETAILS = (
@@ -553,11 +553,12 @@ Lines = Mapping[str, tuple[str, str]]
 
 def _stage(record: Record, number: int, detail: Detail) -> StageView:
     columns, phases = record.columns, record.word("phase")
+    cycles = record.number("cycle")
     if record.num_epochs > detail.points:
         columns = {key: list(thinned(values, detail.points)) for key, values in columns.items()}
+        phases, cycles = [None] * record.num_epochs, [None] * record.num_epochs
     names = list(dict.fromkeys(phase for phase in phases if phase))
     shades = {phase: min(index, 3) for index, phase in enumerate(names)}
-    cycles = record.number("cycle")
     first_of = {cycle: epoch for epoch, cycle in reversed(list(enumerate(cycles))) if cycle is not None}
     opened = sorted(first_of.values())
     words = _epoch_words(phases, cycles)
@@ -595,7 +596,7 @@ def _stage(record: Record, number: int, detail: Detail) -> StageView:
     view.data = {
         "epochs": record.num_epochs,
         "columns": columns,
-        "words": words,
+        "words": words if record.num_epochs <= detail.points else [],
         "evolution": None if view.evolution is None else view.evolution.data,
     }
     return view
@@ -781,9 +782,6 @@ COSTED = {
 
 MOST_TILES = 12
 
-MAX_TOLD = 40
-"""Characters of a setting in the name of a group."""
-
 MOST_POINTS = 2_400
 """Of all curves of a panel; more runs have fewer each."""
 
@@ -883,42 +881,64 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 OF_ONE_RUN = frozenset(
     {"seed", "out", "device", "threads", "workers", "images", "data_root", "checkpoint_seconds", "snapshots", "table"}
+    | {"on_nonfinite", "on_bad_image", "dry_run", "preset"}
 )
-"""Settings that do not tell runs of one method apart: where they ran, what they kept, and their seed."""
+"""Settings that do not tell runs of one method apart: where they ran, what they kept, their seed, and names."""
 
 MOST_TOLD_APART = 2
 """Settings by which the name of a group tells it from others of the same preset and data."""
+
+MAX_TOLD = 40
+"""Characters of a setting in the name of a group."""
 
 
 def _groups(records: Sequence[Record]) -> list[str]:
     """For each run the name of its group: runs of a group differ by their seed alone.
 
-    That is, in their other settings and, for a training, in the genotype they agree.
+    That is, they agree in their other settings, those of their stages among them, and a training in its genotype. A
+    setting that one of them lacks, being older than the setting, tells nothing apart.
     """
-    names, settings = [], []
-    for record in records:
-        data = Path(text_of(record.settings.get("data")) or "?").name
-        of = record.preset if record.command == "search" and record.preset else record.command
-        names.append(f"{of} on {data}")
-        flat: dict[str, str] = {}
-        own = {key: value for key, value in record.settings.items() if key not in OF_ONE_RUN}
-        _flatten(own, "", flat, "")
-        settings.append(flat | {"genotype": _json(record.config.get("genotype", ""))})
+    names = [_kind(record) for record in records]
+    methods = [_method(record) for record in records]
     told = []
-    for name, own in zip(names, settings, strict=True):
-        alike = [other for other_name, other in zip(names, settings, strict=True) if other_name == name]
-        keys = [key for key in own if any(other.get(key) != own[key] for other in alike) and key != "genotype"]
+    for name, own in zip(names, methods, strict=True):
+        alike = [other for other_name, other in zip(names, methods, strict=True) if other_name == name]
+        keys = [key for key in own if key != CELLS and any(other.get(key, own[key]) != own[key] for other in alike)]
         words = [f"{key.removeprefix('algorithm.').removeprefix('training.')} {own[key]}" for key in keys]
         told.append(_cut(", ".join([name, *(word[:MAX_TOLD] for word in words[:MOST_TOLD_APART])])))
     # what their names do not tell apart, a number does
     kinds: dict[str, list[dict[str, str]]] = {}
-    for name, own in zip(told, settings, strict=True):
-        if own not in kinds.setdefault(name, []):
+    for name, own in zip(told, methods, strict=True):
+        if not any(_agree(own, other) for other in kinds.setdefault(name, [])):
             kinds[name].append(own)
     return [
-        name if len(kinds[name]) == 1 else f"{name} ({kinds[name].index(own) + 1})"
-        for name, own in zip(told, settings, strict=True)
+        name if len(kinds[name]) == 1 else f"{name} ({[_agree(own, other) for other in kinds[name]].index(True) + 1})"
+        for name, own in zip(told, methods, strict=True)
     ]
+
+
+CELLS = "cells"
+"""Under which a training's genotype stands among its settings."""
+
+
+def _kind(record: Record) -> str:
+    """Preset, or command, and data."""
+    data = Path(text_of(record.settings.get("data")) or "?").name
+    return f"{record.preset if record.command == 'search' and record.preset else record.command} on {data}"
+
+
+def _method(record: Record) -> dict[str, str]:
+    """Every setting but those of `OF_ONE_RUN`, by dotted key."""
+    flat: dict[str, str] = {}
+    for stage in [record, *record.stages]:
+        _flatten({key: value for key, value in stage.settings.items() if key not in OF_ONE_RUN}, "", flat, "genotype")
+    if record.command == "retrain" and record.genotype is not None:
+        flat[CELLS] = repr((record.genotype.space, record.genotype.cells))
+    return flat
+
+
+def _agree(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
+    return all(first[key] == second[key] for key in first.keys() & second.keys())
 
 
 def _merged(record: Record, known: Mapping[str, float]) -> Columns:

@@ -239,7 +239,7 @@ def _journal(path: Path, remarks: list[str]) -> list[dict[str, Any]]:
         else:
             damaged += 1
     if damaged:
-        remarks.append(f"{path.name}: {damaged} damaged line(s) are left out")
+        remarks.append(f"{path.name}: {damaged} line(s) are damaged, or of an epoch beyond {MAX_EPOCH:,}; left out")
     return [lines[epoch] for epoch in sorted(lines)]
 
 

@@ -14,8 +14,6 @@ from itertools import pairwise
 from PIL import Image, ImageDraw, ImageFont
 
 from cdarts.report.drawing import (
-    CELL_SPACING,
-    CHARACTER_OF_TITLE,
     HEADING,
     LIGHT,
     MARGIN,
@@ -26,9 +24,7 @@ from cdarts.report.drawing import (
     StateShape,
     cell_name,
     cell_shape,
-    families_of,
-    lay_out_cells,
-    legend_of,
+    genotype_shape,
     operation_family,
     operation_label,
     shape_of,
@@ -74,22 +70,14 @@ def genotype_png(genotype: Genotype, *, title: str = "") -> bytes:
 
     Raises `GenotypeError` for a cell without edges or of more than `MAX_STATES` states.
     """
-    shapes = {kind: shape_of(layout) for kind, layout in lay_out_cells(genotype).items()}
-    cells_width = max(shape.width for shape in shapes.values())
-    legend = legend_of(families_of(genotype), cells_width)
-    width = max(cells_width, legend.width, min(len(title), 60) * CHARACTER_OF_TITLE) + 2 * MARGIN
-    top = MARGIN + (34 if title else 0)
-    heights = [HEADING + shape.height for shape in shapes.values()]
-    height = top + sum(heights) + CELL_SPACING * (len(heights) - 1) + 30 + legend.height + MARGIN
-    canvas = Canvas.of_size(width, height)
+    shape = genotype_shape(genotype, title)
+    canvas = Canvas.of_size(shape.width, shape.height)
     if title:
-        shown = shortened(title, int((width - 2 * MARGIN) / CHARACTER_OF_TITLE))
-        canvas.text(MARGIN, MARGIN + 14, shown, LIGHT.ink, 16, bold=True)
-    for kind, shape in shapes.items():
-        canvas.text(MARGIN, top + 14, cell_name(kind), LIGHT.faint, 14, bold=True)
-        _paint_cell(canvas.moved(MARGIN, top + HEADING), shape, LabelSize().height)
-        top += HEADING + shape.height + CELL_SPACING
-    _paint_legend(canvas.moved(MARGIN, height - MARGIN - legend.height), legend)
+        canvas.text(MARGIN, MARGIN + 14, shape.title, LIGHT.ink, 16, bold=True)
+    for kind, layout, top in shape.cells:
+        canvas.text(MARGIN, top + 14 - HEADING, cell_name(kind), LIGHT.faint, 14, bold=True)
+        _paint_cell(canvas.moved(MARGIN, top), shape_of(layout), LabelSize().height)
+    _paint_legend(canvas.moved(MARGIN, shape.legend_top), shape.legend)
     return canvas.png()
 
 

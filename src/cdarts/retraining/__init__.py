@@ -1,6 +1,6 @@
 """A genotype trained from scratch."""
 
 from cdarts.retraining.config import Retraining, size_rule
-from cdarts.retraining.presets import DEFAULT_PRESET, RETRAINING_PRESETS, RETRAINING_SUMMARIES
+from cdarts.retraining.presets import DEFAULT_PRESET, NO_PRESET, RETRAINING_PRESETS, RETRAINING_SUMMARIES
 
-__all__ = ["DEFAULT_PRESET", "RETRAINING_PRESETS", "RETRAINING_SUMMARIES", "Retraining", "size_rule"]
+__all__ = ["DEFAULT_PRESET", "NO_PRESET", "RETRAINING_PRESETS", "RETRAINING_SUMMARIES", "Retraining", "size_rule"]

@@ -72,3 +72,6 @@ RETRAINING_SUMMARIES: dict[str, str] = {
 }
 
 DEFAULT_PRESET = "cifar10"
+
+NO_PRESET = ""
+"""Of trainings whose recipe another command has made: `cdarts run`, `cdarts ablate`."""

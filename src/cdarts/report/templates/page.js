@@ -10,7 +10,7 @@
 
   const figure = (value, percent) => {
     if (value === null || value === undefined) return "\u2013";
-    if (percent) return (100 * value).toFixed(2) + " %";
+    if (percent && Math.abs(value) < 1e15) return (100 * value).toFixed(2) + " %";
     if (Number.isInteger(value) && Math.abs(value) < 1e15) return String(value);
     const size = Math.abs(value);
     return size >= 1e-3 && size < 1e5 ? value.toFixed(4) : value.toExponential(3);
@@ -156,7 +156,7 @@
     const show = (epoch) => {
       epoch = Math.max(0, Math.min(last, epoch));
       slider.value = epoch + 1;
-      const words = stage.words[epoch];
+      const words = stage.words[epoch] || "";
       where.replaceChildren();
       const bold = document.createElement("b"), span = document.createElement("span");
       bold.textContent = "Epoch " + (epoch + 1);
