@@ -386,7 +386,7 @@ def test_what_failed_is_told_and_counts_nowhere(
 ) -> None:
     diverging = replace(preset_under("cdarts", TINY), alpha_decay=1e37)  # type: ignore[call-arg]
     settings = [
-        Setting(name=name, group="group", algorithm=algorithm, says="says", versus=versus)
+        Setting(name=name, group="group", preset="cdarts", algorithm=algorithm, says="says", versus=versus)
         for name, algorithm, versus in (
             ("good", preset_under("cdarts", TINY), None),
             ("bad", replace(diverging, search_weights=replace(diverging.search_weights, lr=1e30)), "good"),  # type: ignore[attr-defined]
