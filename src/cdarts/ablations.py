@@ -122,6 +122,7 @@ PAPER_ROWS: tuple[tuple[str, str, Mapping[str, Any], str | None, str], ...] = (
     ("paper-no-level-0", LEFT_OUT, {"feedback_levels": (1, FINAL)}, "paper", "no feedback of the first stage"),
     ("paper-no-level-1", LEFT_OUT, {"feedback_levels": (0, FINAL)}, "paper", "no feedback of the second stage"),
     ("paper-no-final-logits", LEFT_OUT, {"feedback_levels": (0, 1)}, "paper", "no feedback of the final logits"),
+    ("paper-final-logits-only", LEFT_OUT, {"feedback_levels": (FINAL,)}, "paper", "feedback of the final logits alone"),
     ("paper-no-l1", LEFT_OUT, {"l1_weight": 0.0}, "paper", "no L1 norm on skip-connections"),
     (
         "paper-random-paths",
