@@ -218,8 +218,10 @@ def test_document_runs(document: Path) -> None:
 def test_document_runs_with_its_slow_blocks(document: Path) -> None:
     run_document(document, slow=True)
     if document == CLI:
-        assert files_of(Path("runs/photos")) == files_listed("run")
-        assert files_of(Path("runs/photos/retrain")) == files_listed("retrain")
+        # too few photos for a search: a published cell is trained
+        assert files_of(Path("runs/photos")) == files_listed("run") - {"search"}
+        exported = {Path(file).name for file in json.loads(Path("runs/photos/summary.json").read_text())["exported"]}
+        assert files_of(Path("runs/photos/retrain")) == (files_listed("retrain") - {"report.html"}) | exported
 
 
 # -- docs/cli.md -------------------------------------------------------------------------------------------------------
