@@ -29,6 +29,7 @@ from cdarts.commands.many_runs import (
     machine_of,
     parse_names,
     parse_seeds,
+    preset_words,
     settle,
     unknown,
 )
@@ -272,7 +273,7 @@ class Ablate(ABC):
         path = out / setting.name / f"seed-{seed}"
         search = Search(
             algorithm=setting.algorithm,
-            preset=", ".join(dict.fromkeys([setting.preset, setting.name, self.protocol])),
+            preset=preset_words(setting.preset, setting.name, self.protocol),
             data=protocol.data,
             data_root=self.data_root,
             image_size=protocol.image_size,

@@ -18,6 +18,7 @@ from cdarts.commands.many_runs import (
     machine_of,
     parse_names,
     parse_seeds,
+    preset_words,
     settle,
     unknown,
 )
@@ -168,7 +169,7 @@ class Compare:
                 path = out / method / f"seed-{seed}"
                 settings = Search(
                     algorithm=algorithm,
-                    preset=", ".join(dict.fromkeys([base_of(method), method, self.protocol])),
+                    preset=preset_words(base_of(method), method, self.protocol),
                     data=protocol.data,
                     data_root=self.data_root,
                     image_size=protocol.image_size,

@@ -19,6 +19,14 @@ DECIDING = (
 )
 """Settings that decide what a run finds."""
 
+VARIED = ", "
+"""Between the parts of what a search calls its preset, see `preset_words`."""
+
+
+def preset_words(preset: str, name: str, protocol: str) -> str:
+    """What a search among many calls its preset: the preset, what was made of it, the protocol; no word twice."""
+    return VARIED.join(dict.fromkeys([preset, name, protocol]))
+
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:

@@ -80,6 +80,7 @@ def write_event_files(runs: Sequence[Path], folder: Path) -> None:
 
 def reference_of(record: "Record") -> "Reference | None":
     """What the settings of a run's page are compared with: the preset that they come from, under their protocol."""
+    from cdarts.commands.many_runs import VARIED
     from cdarts.presets import PRESETS, preset_under
     from cdarts.protocols import PROTOCOLS
     from cdarts.report.page import Reference
@@ -89,7 +90,8 @@ def reference_of(record: "Record") -> "Reference | None":
     if record.command == "retrain":
         recipe = RETRAINING_PRESETS.get(record.preset)
         return None if recipe is None else Reference(f"preset {record.preset}", {"training": to_json(recipe)})
-    name, last = (record.preset.split(", ")[place] for place in (0, -1))
+    words = record.preset.split(VARIED)
+    name, last = words[0], words[-1]
     if record.command != "search" or name not in PRESETS:
         return None
     if last in PROTOCOLS:

@@ -593,9 +593,13 @@ def _label(spot: Spot, choice: Choice) -> Iterator[str]:
 
 
 def _box(spot: Spot, corner: float) -> str:
-    x, y, width, height = (spot.x - spot.width / 2, spot.y - spot.height / 2, spot.width, spot.height)
-    corners = f'rx="{number(corner)}"'
-    return f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}" {corners}'
+    return rectangle(spot.x - spot.width / 2, spot.y - spot.height / 2, spot.width, spot.height, corner)
+
+
+def rectangle(x: float, y: float, width: float, height: float, corner: float) -> str:
+    """The attributes of an SVG rectangle, from its upper left corner."""
+    size = f'width="{number(width)}" height="{number(height)}"'
+    return f'x="{number(x)}" y="{number(y)}" {size} rx="{number(corner)}"'
 
 
 def _state(spot: Spot, layout: Layout) -> str:

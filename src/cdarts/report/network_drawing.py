@@ -31,6 +31,7 @@ from cdarts.report.drawing import (
     legend_elements,
     legend_of,
     number,
+    rectangle,
     shortened,
     style_rules,
     xml_attribute,
@@ -406,8 +407,7 @@ def _in_words(layer: Layer, layers: Sequence[Layer]) -> str:
 
 
 def _rectangle(box: Box, corner: float) -> str:
-    place = f'x="{number(box.x)}" y="{number(box.y)}" width="{number(box.width)}" height="{number(box.height)}"'
-    return f'{place} rx="{number(corner)}"'
+    return rectangle(box.x, box.y, box.width, box.height, corner)
 
 
 def _text(text: TextShape) -> str:
